@@ -1,0 +1,1 @@
+//! Makes this machine's work match its assignment.

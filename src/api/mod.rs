@@ -1,0 +1,1 @@
+//! REST, WebSocket, OpenAPI; one file a resource.

@@ -1,0 +1,1 @@
+//! `orch bench`: load and scheduling benchmarks that operators can run too.

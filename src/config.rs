@@ -1,0 +1,1 @@
+//! File + environment + flags -> each room's own Config.

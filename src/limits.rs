@@ -1,0 +1,110 @@
+//! Every bound in the program, named with its unit.
+//!
+//! A number that caps what the outside can make us hold, send or wait for lives here and nowhere else.
+
+// --- names and job files ---
+
+/// Characters in the name of a project, job, task, node, server or port.
+pub const NAME_CHARS_MAX: usize = 63;
+/// Bytes of one job file, all its documents together.
+pub const JOB_FILE_BYTES_MAX: usize = 1 << 20;
+/// Job documents in one file.
+pub const JOB_FILE_DOCUMENTS_MAX: usize = 256;
+/// Tasks of one job.
+pub const TASKS_MAX: usize = 32;
+/// Replicas of one job.
+pub const REPLICAS_MAX: u32 = 100_000;
+/// Ports of one task.
+pub const PORTS_MAX: usize = 64;
+/// Volumes of one task.
+pub const VOLUMES_MAX: usize = 64;
+/// Entries of one map in a job: environment, labels.
+pub const MAP_ENTRIES_MAX: usize = 512;
+/// Bytes of one key of such a map.
+pub const MAP_KEY_BYTES_MAX: usize = 256;
+/// Bytes of one value of such a map.
+pub const MAP_VALUE_BYTES_MAX: usize = 32 << 10;
+/// Words of a command line.
+pub const COMMAND_WORDS_MAX: usize = 1024;
+/// Placement rules of one kind in a job.
+pub const PLACEMENT_RULES_MAX: usize = 64;
+/// Attributes of one node.
+pub const NODE_ATTRIBUTES_MAX: usize = 256;
+/// GPUs of one node.
+pub const NODE_GPUS_MAX: u32 = 64;
+
+// --- replicated state ---
+
+/// Versions of a job that are kept for `orch history` and for going back.
+pub const JOB_VERSIONS_KEPT: usize = 20;
+/// Events kept in the state for resuming a stream.
+pub const EVENTS_KEPT: usize = 20_000;
+/// Story lines kept with each allocation.
+pub const ALLOCATION_NOTES_KEPT: usize = 12;
+/// Replies kept for repeated `Idempotency-Key`s.
+pub const IDEMPOTENCY_KEPT: usize = 10_000;
+/// How long such a reply is kept, in milliseconds.
+pub const IDEMPOTENCY_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
+/// Characters of an `Idempotency-Key`.
+pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 128;
+/// Bytes of a variable's path.
+pub const VARIABLE_PATH_BYTES_MAX: usize = 512;
+/// Bytes of a variable's value.
+pub const VARIABLE_VALUE_BYTES_MAX: usize = 64 << 10;
+/// Ended allocations kept for each replica.
+pub const ENDED_ALLOCATIONS_KEPT_PER_REPLICA: usize = 3;
+/// How long an ended allocation of a job that is gone or complete is kept, in milliseconds.
+pub const ENDED_ALLOCATION_KEPT_MS: u64 = 60 * 60 * 1000;
+/// Bytes of the output's tail kept with a failed task.
+pub const OUTPUT_TAIL_BYTES_MAX: usize = 2048;
+/// Bytes of one message about an allocation.
+pub const MESSAGE_BYTES_MAX: usize = 2048;
+/// Placements in one command.
+pub const PLACEMENTS_PER_COMMAND_MAX: usize = 4096;
+
+// --- log, snapshots, wire ---
+
+/// Bytes of one encoded request (a command with its envelope).
+pub const REQUEST_BYTES_MAX: usize = 2 << 20;
+/// Bytes of one log entry, a batch of requests.
+pub const ENTRY_BYTES_MAX: usize = 4 << 20;
+/// Requests in one log entry.
+pub const BATCH_REQUESTS_MAX: usize = 4096;
+/// Bytes of one row of a snapshot.
+pub const SNAPSHOT_ROW_BYTES_MAX: usize = 16 << 20;
+/// Bytes of one block of a snapshot file.
+pub const SNAPSHOT_BLOCK_BYTES: usize = 64 << 10;
+/// Bytes of one piece of a snapshot that is restored through the log.
+pub const RESTORE_CHUNK_BYTES: usize = 512 << 10;
+/// Bytes of a snapshot that can be restored.
+pub const RESTORE_BYTES_MAX: u64 = 2 << 30;
+/// Bytes of one gRPC message.
+pub const RPC_MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+// --- API ---
+
+/// Bytes of a request body.
+pub const API_BODY_BYTES_MAX: usize = JOB_FILE_BYTES_MAX;
+/// Rows of one page of a list.
+pub const API_PAGE_ROWS_MAX: usize = 1000;
+/// Rows of a page when the caller names no number.
+pub const API_PAGE_ROWS: usize = 200;
+/// Event streams open at once on one server.
+pub const API_STREAMS_MAX: usize = 1024;
+/// Events waiting for one slow reader before its stream is ended.
+pub const EVENT_QUEUE_MAX: usize = 4096;
+
+// --- agents ---
+
+/// Messages waiting on an agent's stream, each way.
+pub const AGENT_QUEUE_MAX: usize = 256;
+/// Allocation reports in one message of an agent.
+pub const REPORTS_PER_MESSAGE_MAX: usize = 512;
+/// Sessions (logs, exec) open at once on one agent.
+pub const AGENT_SESSIONS_MAX: usize = 256;
+/// Containers that an agent starts or stops at the same time.
+pub const AGENT_STARTS_AT_ONCE: usize = 8;
+/// Lines that `orch logs --tail` may ask for.
+pub const LOG_TAIL_LINES_MAX: u32 = 100_000;
+/// Bytes of one log line; a longer one is split.
+pub const LOG_LINE_BYTES_MAX: usize = 64 << 10;

@@ -1,0 +1,1 @@
+//! Composition root: start in order, stop in reverse.

@@ -1,0 +1,1 @@
+//! What a server does besides storing: planners while leader, dispatch, timers.

@@ -1,0 +1,368 @@
+//! Allocations: placed, reported on, stopped, forgotten.
+
+use std::sync::Arc;
+
+use super::jobs::JobOutcome;
+use super::query::NodeUse;
+use super::{
+    AllocChange, Change, Event, Placement, Placements, Rejected, RejectedCode, Reply, State,
+};
+use crate::limits::{ALLOCATION_NOTES_KEPT, MESSAGE_BYTES_MAX, OUTPUT_TAIL_BYTES_MAX};
+use crate::model::allocation::{
+    AllocReport, AllocStatus, Allocation, Desired, Grant, Health, Note, StopReason, TaskState,
+};
+use crate::model::job::JobKind;
+use crate::model::name::{AllocId, JobId, NodeName};
+use crate::model::time::Timestamp;
+
+impl State {
+    /// Whether no allocation of the job lives in that place: its replica number, or for a system
+    /// job its node.
+    pub fn place_is_free(&self, job: &JobId, index: u32, node: &NodeName) -> bool {
+        let system = self.jobs.get(job).is_some_and(|job| job.spec().kind == JobKind::System);
+        !self.allocs_of(job).any(|alloc| {
+            !alloc.ended() && (alloc.index == index || (system && alloc.node == *node))
+        })
+    }
+
+    /// Whether the job would still want this allocation if it ran.
+    pub(super) fn is_still_asked_for(&self, alloc: &Allocation) -> bool {
+        self.jobs.get(&alloc.job).is_some_and(|job| {
+            job.active()
+                && job.runs_current(alloc.version)
+                && (job.spec().kind == JobKind::System || alloc.index < job.replicas())
+        })
+    }
+
+    fn put_alloc(&mut self, alloc: Allocation) {
+        let (id, job, node) = (alloc.id, alloc.job.clone(), alloc.node.clone());
+        if self.allocs.insert(id, Arc::new(alloc)).is_none() {
+            self.index_alloc(id, job, node);
+        }
+    }
+
+    pub(super) fn index_alloc(&mut self, id: AllocId, job: JobId, node: NodeName) {
+        self.allocs_of_job.entry(job).or_default().insert(id);
+        self.allocs_on_node.entry(node).or_default().insert(id);
+    }
+}
+
+impl Change<'_> {
+    pub(super) fn place(&mut self, placements: &Placements) -> Result<Reply, Rejected> {
+        let (mut placed, mut refused) = (0, 0);
+        // What each node has in use, kept up while rows are carried out.
+        let mut uses: std::collections::BTreeMap<NodeName, NodeUse> = Default::default();
+        for row in placements.rows() {
+            match self.place_one(row, &mut uses) {
+                Some(()) => placed += 1,
+                None => refused += 1,
+            }
+        }
+        Ok(Reply::Placed { placed, refused })
+    }
+
+    /// Checks a placement against the state as it is now: the plan may be older.
+    fn place_one(
+        &mut self,
+        row: Placement,
+        uses: &mut std::collections::BTreeMap<NodeName, NodeUse>,
+    ) -> Option<()> {
+        let job = self.state.jobs.get(&row.job)?.clone();
+        let node = self.state.nodes.get(&row.node)?.clone();
+        let current = job.current();
+        if current.version != row.version || !job.active() || !node.takes_work() {
+            return None;
+        }
+        if !self.state.place_is_free(&row.job, row.index, &row.node) {
+            return None;
+        }
+        let spec = &current.spec;
+        let reserved = spec.reserved();
+        let used = uses.entry(row.node.clone()).or_insert_with(|| self.state.node_use(&row.node));
+        if node.resources.minus(used.resources).lacks(reserved).is_some()
+            || row.ports.len() != spec.ports().count()
+            || row.gpus.len() != reserved.gpu as usize
+        {
+            return None;
+        }
+        let mut after = used.clone();
+        let mut ports = std::collections::BTreeMap::new();
+        for (port, number) in spec.ports().zip(&row.ports) {
+            if !after.ports.insert((*number, port.protocol)) {
+                return None;
+            }
+            ports.insert(port.name.clone(), *number);
+        }
+        if row.gpus.iter().any(|gpu| *gpu >= node.resources.gpu || !after.gpus.insert(*gpu)) {
+            return None;
+        }
+        after.resources = after.resources.plus(reserved);
+        *used = after;
+
+        let previous = row.previous.and_then(|id| self.state.allocs.get(&id)).cloned();
+        let failures = previous.as_ref().map_or(0, |previous| match previous.status {
+            AllocStatus::Failed if previous.version >= current.runs_as => previous.failures + 1,
+            _ => 0,
+        });
+        self.state.next_alloc += 1;
+        let id = AllocId(self.state.next_alloc);
+        let at = self.stamp.at;
+        let alloc = Allocation {
+            id,
+            job: row.job.clone(),
+            version: current.version,
+            index: row.index,
+            node: row.node.clone(),
+            grant: Grant { ports, gpus: row.gpus, generation: self.stamp.index },
+            reserved,
+            desired: Desired::Run,
+            status: AllocStatus::Pending,
+            health: Health::Unknown,
+            tasks: Default::default(),
+            message: String::new(),
+            previous: row.previous,
+            failures,
+            created_at: at,
+            changed_at: at,
+            health_since: at,
+            notes: vec![Note { at, text: format!("placed on {}", row.node) }],
+        };
+        self.state.put_alloc(alloc);
+        self.emit_alloc(id, AllocChange::Placed, "");
+        Some(())
+    }
+
+    pub(super) fn stop_allocs(
+        &mut self,
+        stops: &[(AllocId, StopReason)],
+    ) -> Result<Reply, Rejected> {
+        for (id, reason) in stops {
+            self.ask_to_stop(*id, *reason);
+        }
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn ask_to_stop(&mut self, id: AllocId, reason: StopReason) {
+        let Some(known) = self.state.allocs.get(&id) else { return };
+        if !known.wanted() {
+            return;
+        }
+        let mut alloc = (**known).clone();
+        alloc.desired = Desired::Stop(reason);
+        alloc.grant.generation = self.stamp.index;
+        note(&mut alloc, self.stamp.at, format!("stopping: {}", reason.sentence()));
+        self.state.put_alloc(alloc);
+        self.emit_alloc(id, AllocChange::Stopping, reason.sentence());
+    }
+
+    pub(super) fn set_alloc_status(&mut self, id: AllocId, status: AllocStatus, message: &str) {
+        let Some(known) = self.state.allocs.get(&id) else { return };
+        let mut alloc = (**known).clone();
+        let at = self.stamp.at;
+        alloc.status = status;
+        alloc.message = message.to_owned();
+        alloc.changed_at = at;
+        if alloc.health != Health::Unknown {
+            alloc.health = Health::Unknown;
+            alloc.health_since = at;
+        }
+        if status == AllocStatus::Pending {
+            // Its agent may hold an older order to stop it.
+            alloc.grant.generation = self.stamp.index;
+        }
+        note(&mut alloc, at, format!("{}: {message}", status.word()));
+        self.state.put_alloc(alloc);
+        self.emit_alloc(id, AllocChange::Status, message);
+    }
+
+    pub(super) fn report_allocs(
+        &mut self,
+        node: &NodeName,
+        agent_id: u64,
+        reports: &[AllocReport],
+    ) -> Result<Reply, Rejected> {
+        match self.state.nodes.get(node) {
+            None => return Err(Rejected::not_found("node", node)),
+            Some(known) if known.agent_id != agent_id => {
+                let message = format!("node {node} has registered with another agent since");
+                return Err(Rejected::new(RejectedCode::Conflict, message));
+            }
+            Some(_) => {}
+        }
+        for report in reports {
+            self.report_alloc(node, report);
+        }
+        Ok(Reply::Done)
+    }
+
+    fn report_alloc(&mut self, node: &NodeName, report: &AllocReport) {
+        let Some(known) = self.state.allocs.get(&report.id) else { return };
+        let stale = known.ended() || known.node != *node;
+        let nonsense = matches!(report.status, AllocStatus::Pending | AllocStatus::Lost);
+        if stale || nonsense {
+            return;
+        }
+        let before = known.clone();
+        let mut alloc = (*before).clone();
+        let at = self.stamp.at;
+        alloc.status = report.status;
+        alloc.health = report.health;
+        alloc.message = cut(&report.message, MESSAGE_BYTES_MAX);
+        let spec = self.state.jobs.get(&alloc.job).map(|job| job.spec_of(alloc.version).clone());
+        alloc.tasks = report
+            .tasks
+            .iter()
+            .filter(|(name, _)| {
+                spec.as_ref().is_none_or(|spec| spec.tasks.iter().any(|task| task.name == **name))
+            })
+            .map(|(name, task)| (name.clone(), bounded(task)))
+            .collect();
+        if before.status != alloc.status {
+            alloc.changed_at = at;
+        }
+        if before.health != alloc.health {
+            alloc.health_since = at;
+        }
+        // The story goes on where the user would see a difference.
+        let change = if before.status != alloc.status {
+            note(&mut alloc, at, story(report.status.word(), &report.message));
+            Some(AllocChange::Status)
+        } else if before.restarts() != alloc.restarts() {
+            note(&mut alloc, at, story("restarted", &report.message));
+            Some(AllocChange::Restarted)
+        } else if before.health != alloc.health {
+            note(&mut alloc, at, story(report.health.word(), &report.message));
+            Some(AllocChange::Health)
+        } else if before.message != alloc.message {
+            let message = alloc.message.clone();
+            note(&mut alloc, at, message);
+            Some(AllocChange::Message)
+        } else if before.tasks != alloc.tasks {
+            Some(AllocChange::Message)
+        } else {
+            None
+        };
+        let Some(change) = change else { return };
+        let (id, job, message) = (alloc.id, alloc.job.clone(), alloc.message.clone());
+        let wanted = matches!(alloc.desired, Desired::Run);
+        let status = alloc.status;
+        let version = alloc.version;
+        self.state.put_alloc(alloc);
+        self.emit_alloc(id, change, &message);
+        self.follow_batch(&job, version, status, wanted);
+    }
+
+    /// A batch job ends with its allocation.
+    fn follow_batch(&mut self, id: &JobId, version: u64, status: AllocStatus, wanted: bool) {
+        let Some(job) = self.state.jobs.get(id) else { return };
+        let batch = matches!(job.spec().kind, JobKind::Batch { .. });
+        if !batch || !job.active() || !job.runs_current(version) {
+            return;
+        }
+        match status {
+            AllocStatus::Complete => self.end_job(id, JobOutcome::Complete),
+            AllocStatus::Failed if wanted => self.end_job(id, JobOutcome::Failed),
+            // Only a timeout stops a batch job's allocation for good; a drained one is placed anew.
+            AllocStatus::Stopped | AllocStatus::Failed => {
+                let timed_out = self.state.allocs_of(id).any(|alloc| {
+                    alloc.ended()
+                        && matches!(alloc.desired, Desired::Stop(StopReason::TimedOut))
+                        && job.runs_current(alloc.version)
+                });
+                if timed_out {
+                    self.end_job(id, JobOutcome::Failed);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn collect_garbage(
+        &mut self,
+        allocs: &[AllocId],
+        jobs: &[JobId],
+        replies_before: Timestamp,
+    ) -> Result<Reply, Rejected> {
+        for id in allocs {
+            if self.state.allocs.get(id).is_some_and(|alloc| alloc.ended()) {
+                self.forget_alloc(*id);
+            }
+        }
+        for job in jobs {
+            self.forget_job(job);
+        }
+        self.state.forget_replies_before(replies_before);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn forget_alloc(&mut self, id: AllocId) {
+        if !self.state.allocs.contains_key(&id) {
+            return;
+        }
+        self.emit_alloc(id, AllocChange::Removed, "");
+        let Some(alloc) = self.state.allocs.remove(&id) else { return };
+        if let Some(ids) = self.state.allocs_of_job.get_mut(&alloc.job) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.state.allocs_of_job.remove(&alloc.job);
+            }
+        }
+        if let Some(ids) = self.state.allocs_on_node.get_mut(&alloc.node) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.state.allocs_on_node.remove(&alloc.node);
+            }
+        }
+    }
+
+    fn emit_alloc(&mut self, id: AllocId, change: AllocChange, message: &str) {
+        let Some(alloc) = self.state.allocs.get(&id) else { return };
+        let event = Event::AllocChanged {
+            alloc: id,
+            job: alloc.job.clone(),
+            index: alloc.index,
+            node: alloc.node.clone(),
+            change,
+            status: alloc.status,
+            health: alloc.health,
+            message: message.to_owned(),
+        };
+        self.emit(event);
+    }
+}
+
+fn story(word: &str, message: &str) -> String {
+    match message {
+        "" => word.to_owned(),
+        message => format!("{word}: {}", cut(message, MESSAGE_BYTES_MAX)),
+    }
+}
+
+fn note(alloc: &mut Allocation, at: Timestamp, text: String) {
+    if text.is_empty() {
+        return;
+    }
+    if alloc.notes.len() >= ALLOCATION_NOTES_KEPT {
+        // The first line, where it was placed, stays.
+        alloc.notes.remove(1);
+    }
+    alloc.notes.push(Note { at, text });
+}
+
+fn bounded(task: &TaskState) -> TaskState {
+    TaskState {
+        error: cut(&task.error, MESSAGE_BYTES_MAX),
+        output_tail: cut_front(&task.output_tail, OUTPUT_TAIL_BYTES_MAX),
+        ..task.clone()
+    }
+}
+
+/// At most `max` bytes from the front, never within a character.
+fn cut(text: &str, max: usize) -> String {
+    text[..text.floor_char_boundary(max)].to_owned()
+}
+
+/// At most `max` bytes from the end, never within a character.
+fn cut_front(text: &str, max: usize) -> String {
+    text[text.ceil_char_boundary(text.len().saturating_sub(max))..].to_owned()
+}

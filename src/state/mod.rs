@@ -1,0 +1,182 @@
+//! The replicated state machine: `State::apply(stamp, request) -> Applied { reply, events }`.
+//!
+//! The only place where the cluster's state changes. Pure and deterministic: the stamp brings the
+//! time, ids are counters, maps are ordered. Knows no clock, file, socket, task or planner.
+//! Start at `command` for what can be asked, at `query` for what can be read.
+
+mod allocations;
+pub mod codec;
+pub mod command;
+pub mod event;
+mod jobs;
+mod nodes;
+pub mod query;
+pub mod rejected;
+mod replies;
+mod restore;
+pub mod snapshot;
+mod variables;
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet, Vector};
+use serde::{Deserialize, Serialize};
+
+pub use self::command::{Command, Placement, Placements, Request};
+pub use self::event::{AllocChange, Event, EventRecord, JobChange, NodeChange};
+pub use self::jobs::{Job, JobOutcome, JobVersion};
+pub use self::rejected::{Rejected, RejectedCode};
+use self::replies::Remembered;
+use self::restore::Staging;
+use crate::limits::EVENTS_KEPT;
+use crate::model::allocation::Allocation;
+use crate::model::name::{AllocId, JobId, NodeName};
+use crate::model::node::Node;
+use crate::model::time::Timestamp;
+use crate::model::variable::{Variable, VariableKey};
+
+/// When a command is applied: the same on every replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Default)]
+pub struct Stamp {
+    /// Index of the log entry.
+    pub index: u64,
+    /// The proposer's time, never earlier than that of the entry before.
+    pub at: Timestamp,
+}
+
+/// What applying a command came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// For whoever asked.
+    pub reply: Result<Reply, Rejected>,
+    /// What changed, in order; empty if refused.
+    pub events: Vec<EventRecord>,
+}
+
+/// What a command that was carried out returns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Nothing to say.
+    Done,
+    /// A job was submitted, scaled or stopped.
+    Job {
+        /// Its version now.
+        version: u64,
+        /// Whether anything changed.
+        changed: bool,
+    },
+    /// Allocations were placed; rows that no longer fitted are counted, and planned again.
+    Placed {
+        /// Rows carried out.
+        placed: u32,
+        /// Rows refused.
+        refused: u32,
+    },
+    /// A variable was written.
+    Variable {
+        /// The index to compare with next time.
+        index: u64,
+    },
+}
+
+/// The cluster's state. A clone is cheap: tables share their structure.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    cluster_id: u64,
+    last: Stamp,
+    next_alloc: u64,
+    next_event: u64,
+    jobs: OrdMap<JobId, Arc<Job>>,
+    nodes: OrdMap<NodeName, Arc<Node>>,
+    allocs: OrdMap<AllocId, Arc<Allocation>>,
+    variables: OrdMap<VariableKey, Arc<Variable>>,
+    replies: OrdMap<String, Arc<Remembered>>,
+    replies_order: Vector<String>,
+    events: Vector<Arc<EventRecord>>,
+    staging: Staging,
+    // Indexes: derived from `allocs`, not part of a snapshot.
+    allocs_of_job: OrdMap<JobId, OrdSet<AllocId>>,
+    allocs_on_node: OrdMap<NodeName, OrdSet<AllocId>>,
+}
+
+impl State {
+    /// Carries out one request. `stamp.at` is raised to the last one's if it is earlier, so that
+    /// time never runs back.
+    pub fn apply(&mut self, stamp: Stamp, request: &Request) -> Applied {
+        let stamp = Stamp { index: stamp.index, at: stamp.at.max(self.last.at) };
+        self.last = stamp;
+        if let Some(reply) = self.remembered_reply(request) {
+            return Applied { reply, events: Vec::new() };
+        }
+        let mut change = Change { state: self, stamp, events: Vec::new() };
+        let reply = change.carry_out(&request.command);
+        let events = change.events;
+        debug_assert!(reply.is_ok() || events.is_empty(), "a refused command changes nothing");
+        self.remember_reply(stamp, request, &reply);
+        Applied { reply, events }
+    }
+
+    /// Notes that the log went on without a command, as with a change of members.
+    pub fn pass(&mut self, index: u64) {
+        self.last.index = index;
+    }
+}
+
+/// One command being carried out: the state, and what it brings about.
+struct Change<'s> {
+    state: &'s mut State,
+    stamp: Stamp,
+    events: Vec<EventRecord>,
+}
+
+impl Change<'_> {
+    fn carry_out(&mut self, command: &Command) -> Result<Reply, Rejected> {
+        match command {
+            Command::FoundCluster { cluster_id } => {
+                if self.state.cluster_id == 0 {
+                    self.state.cluster_id = *cluster_id;
+                }
+                Ok(Reply::Done)
+            }
+            Command::SubmitJob { spec, if_version } => self.submit_job(spec, *if_version),
+            Command::StopJob { job, purge } => self.stop_job(job, *purge),
+            Command::ScaleJob { job, replicas } => self.scale_job(job, *replicas),
+            Command::RegisterNode { spec } => self.register_node(spec),
+            Command::SetNodeState { node, agent_id, state, reason } => {
+                self.set_node_state(node, *agent_id, *state, reason)
+            }
+            Command::SetEligibility { node, eligible } => self.set_eligibility(node, *eligible),
+            Command::DrainNode { node, deadline } => self.drain_node(node, *deadline),
+            Command::RemoveNode { node } => self.remove_node(node),
+            Command::Place(placements) => self.place(placements),
+            Command::StopAllocs { stops } => self.stop_allocs(stops),
+            Command::ReportAllocs { node, agent_id, reports } => {
+                self.report_allocs(node, *agent_id, reports)
+            }
+            Command::CollectGarbage { allocs, jobs, replies_before } => {
+                self.collect_garbage(allocs, jobs, *replies_before)
+            }
+            Command::PutVariable { project, path, value, if_index } => {
+                self.put_variable(project, path, value, *if_index)
+            }
+            Command::DeleteVariable { project, path, if_index } => {
+                self.delete_variable(project, path, *if_index)
+            }
+            Command::RestoreChunk { offset, bytes } => self.restore_chunk(*offset, bytes),
+            Command::RestoreCommit { length, checksum } => self.restore_commit(*length, *checksum),
+        }
+    }
+
+    fn emit(&mut self, event: Event) {
+        self.state.next_event += 1;
+        let record = EventRecord { index: self.state.next_event, at: self.stamp.at, event };
+        if self.state.events.len() >= EVENTS_KEPT {
+            self.state.events.pop_front();
+        }
+        self.state.events.push_back(Arc::new(record.clone()));
+        self.events.push(record);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! What planners and the API read.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{EventRecord, Job, Stamp, State, snapshot};
+use crate::model::allocation::{Allocation, Assignment, Desired};
+use crate::model::job::Protocol;
+use crate::model::name::{AllocId, JobId, NodeName, ProjectName};
+use crate::model::node::Node;
+use crate::model::resources::Resources;
+use crate::model::variable::{Variable, VariableKey, VariablePath};
+
+/// What is in use on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeUse {
+    /// Sum over the allocations that have not ended.
+    pub resources: Resources,
+    /// Their host ports.
+    pub ports: BTreeSet<(u16, Protocol)>,
+    /// Their devices.
+    pub gpus: BTreeSet<u32>,
+}
+
+/// Events from before those kept were asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "events up to {oldest} are no longer kept; the oldest that can be resumed after is {oldest}"
+)]
+pub struct EventsGone {
+    /// The smallest index a stream can be resumed after.
+    pub oldest: u64,
+}
+
+impl State {
+    /// The cluster's id; 0 before its first command.
+    pub fn cluster_id(&self) -> u64 {
+        self.cluster_id
+    }
+
+    /// Where the log was when this state was reached.
+    pub fn stamp(&self) -> Stamp {
+        self.last
+    }
+
+    /// The last event's index; 0 before the first.
+    pub fn last_event(&self) -> u64 {
+        self.next_event
+    }
+
+    /// Events after `index`, oldest first.
+    ///
+    /// # Errors
+    /// [`EventsGone`] if some of them are no longer kept.
+    pub fn events_after(&self, index: u64) -> Result<Vec<Arc<EventRecord>>, EventsGone> {
+        let kept = self.events.len() as u64;
+        let oldest = self.next_event - kept.min(self.next_event);
+        if index < oldest {
+            return Err(EventsGone { oldest });
+        }
+        let skip = (index - oldest).min(kept) as usize;
+        Ok((skip..self.events.len()).filter_map(|i| self.events.get(i)).cloned().collect())
+    }
+
+    /// A job.
+    pub fn job(&self, id: &JobId) -> Option<&Arc<Job>> {
+        self.jobs.get(id)
+    }
+
+    /// All jobs, by id.
+    pub fn jobs(&self) -> impl Iterator<Item = (&JobId, &Arc<Job>)> {
+        self.jobs.iter()
+    }
+
+    /// Jobs after `after` in their order, for pages.
+    pub fn jobs_after<'s>(
+        &'s self,
+        after: Option<&'s JobId>,
+    ) -> impl Iterator<Item = (&'s JobId, &'s Arc<Job>)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, |after| Excluded(after.clone()));
+        self.jobs.range((from, Unbounded))
+    }
+
+    /// A node.
+    pub fn node(&self, name: &NodeName) -> Option<&Arc<Node>> {
+        self.nodes.get(name)
+    }
+
+    /// All nodes, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    /// An allocation.
+    pub fn alloc(&self, id: AllocId) -> Option<&Arc<Allocation>> {
+        self.allocs.get(&id)
+    }
+
+    /// All allocations, by id.
+    pub fn allocs(&self) -> impl Iterator<Item = &Arc<Allocation>> {
+        self.allocs.values()
+    }
+
+    /// A job's allocations, oldest first; ended ones too.
+    pub fn allocs_of(&self, job: &JobId) -> impl Iterator<Item = &Arc<Allocation>> + use<'_> {
+        let ids = self.allocs_of_job.get(job);
+        ids.into_iter().flatten().filter_map(|id| self.allocs.get(id))
+    }
+
+    /// A node's allocations, oldest first; ended ones too.
+    pub fn allocs_on(&self, node: &NodeName) -> impl Iterator<Item = &Arc<Allocation>> + use<'_> {
+        let ids = self.allocs_on_node.get(node);
+        ids.into_iter().flatten().filter_map(|id| self.allocs.get(id))
+    }
+
+    /// The newest allocation of a replica: the one that has not ended, else the last that has.
+    pub fn replica(&self, job: &JobId, index: u32) -> Option<&Arc<Allocation>> {
+        self.allocs_of(job)
+            .filter(|alloc| alloc.index == index)
+            .max_by_key(|alloc| (!alloc.ended(), alloc.id))
+    }
+
+    /// What is in use on a node.
+    pub fn node_use(&self, node: &NodeName) -> NodeUse {
+        let mut used = NodeUse::default();
+        for alloc in self.allocs_on(node).filter(|alloc| !alloc.ended()) {
+            used.resources = used.resources.plus(alloc.reserved);
+            used.gpus.extend(&alloc.grant.gpus);
+            let spec = self.jobs.get(&alloc.job).map(|job| job.spec_of(alloc.version));
+            for (name, number) in &alloc.grant.ports {
+                let protocol = spec
+                    .and_then(|spec| spec.ports().find(|port| port.name == *name))
+                    .map_or(Protocol::Tcp, |port| port.protocol);
+                used.ports.insert((*number, protocol));
+            }
+        }
+        used
+    }
+
+    /// What a node's agent is to run, by allocation.
+    pub fn assignments(&self, node: &NodeName) -> Vec<Assignment> {
+        self.allocs_on(node)
+            .filter(|alloc| alloc.wanted())
+            .filter_map(|alloc| {
+                let job = self.jobs.get(&alloc.job)?;
+                Some(Assignment {
+                    id: alloc.id,
+                    version: alloc.version,
+                    index: alloc.index,
+                    grant: alloc.grant.clone(),
+                    spec: job.spec_of(alloc.version).clone(),
+                })
+            })
+            .collect()
+    }
+
+    /// What a node's agent is to end, with the order's generation: asked to stop and not ended.
+    pub fn stops(&self, node: &NodeName) -> Vec<(AllocId, u64)> {
+        self.allocs_on(node)
+            .filter(|alloc| !alloc.ended() && matches!(alloc.desired, Desired::Stop(_)))
+            .map(|alloc| (alloc.id, alloc.grant.generation))
+            .collect()
+    }
+
+    /// A variable.
+    pub fn variable(&self, project: &ProjectName, path: &VariablePath) -> Option<&Arc<Variable>> {
+        self.variables.get(&(project.clone(), path.clone()))
+    }
+
+    /// All variables, by project and path.
+    pub fn variables(&self) -> impl Iterator<Item = (&VariableKey, &Arc<Variable>)> {
+        self.variables.iter()
+    }
+
+    /// Of everything in the state: equal on all servers that applied the same log.
+    pub fn checksum(&self) -> u64 {
+        let mut hasher = HashWriter(xxhash_rust::xxh3::Xxh3::new());
+        // A hasher takes every byte; only the encoding could fail, and it has no way to.
+        match snapshot::write(self, &mut hasher) {
+            Ok(()) => hasher.0.digest(),
+            Err(_) => 0,
+        }
+    }
+}
+
+struct HashWriter(xxhash_rust::xxh3::Xxh3);
+
+impl std::io::Write for HashWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
