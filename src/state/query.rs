@@ -1,7 +1,8 @@
 //! What planners and the API read.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use imbl::OrdSet;
 
 use super::{EventRecord, Job, Stamp, State, snapshot};
 use crate::model::allocation::{Allocation, Assignment, Desired};
@@ -17,9 +18,29 @@ pub struct NodeUse {
     /// Sum over the allocations that have not ended.
     pub resources: Resources,
     /// Their host ports.
-    pub ports: BTreeSet<(u16, Protocol)>,
+    pub ports: OrdSet<(u16, Protocol)>,
     /// Their devices.
-    pub gpus: BTreeSet<u32>,
+    pub gpus: OrdSet<u32>,
+}
+
+impl NodeUse {
+    /// Counts an allocation in.
+    pub fn take(&mut self, alloc: &Allocation) {
+        self.resources = self.resources.plus(alloc.reserved);
+        self.ports.extend(alloc.reserved_ports.iter().copied());
+        self.gpus.extend(alloc.grant.gpus.iter().copied());
+    }
+
+    /// Counts an allocation out.
+    pub fn release(&mut self, alloc: &Allocation) {
+        self.resources = self.resources.minus(alloc.reserved);
+        for port in &alloc.reserved_ports {
+            self.ports.remove(port);
+        }
+        for gpu in &alloc.grant.gpus {
+            self.gpus.remove(gpu);
+        }
+    }
 }
 
 /// Events from before those kept were asked for.
@@ -123,19 +144,7 @@ impl State {
 
     /// What is in use on a node.
     pub fn node_use(&self, node: &NodeName) -> NodeUse {
-        let mut used = NodeUse::default();
-        for alloc in self.allocs_on(node).filter(|alloc| !alloc.ended()) {
-            used.resources = used.resources.plus(alloc.reserved);
-            used.gpus.extend(&alloc.grant.gpus);
-            let spec = self.jobs.get(&alloc.job).map(|job| job.spec_of(alloc.version));
-            for (name, number) in &alloc.grant.ports {
-                let protocol = spec
-                    .and_then(|spec| spec.ports().find(|port| port.name == *name))
-                    .map_or(Protocol::Tcp, |port| port.protocol);
-                used.ports.insert((*number, protocol));
-            }
-        }
-        used
+        self.uses.get(node).cloned().unwrap_or_default()
     }
 
     /// What a node's agent is to run, by allocation.
