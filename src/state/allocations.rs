@@ -44,7 +44,7 @@ impl State {
             self.allocs_on_node.entry(alloc.node.clone()).or_default().insert(alloc.id);
         }
         let held = before.is_some_and(|before| !before.ended());
-        if held != !alloc.ended() {
+        if held == alloc.ended() {
             let used = self.uses.entry(alloc.node.clone()).or_default();
             if held { used.release(&alloc) } else { used.take(&alloc) }
         }

@@ -10,6 +10,7 @@ use crate::model::job::Protocol;
 use crate::model::name::{AllocId, JobId, NodeName, ProjectName};
 use crate::model::node::Node;
 use crate::model::resources::Resources;
+use crate::model::time::Timestamp;
 use crate::model::variable::{Variable, VariableKey, VariablePath};
 
 /// What is in use on a node.
@@ -101,6 +102,20 @@ impl State {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, |after| Excluded(after.clone()));
         self.jobs.range((from, Unbounded))
+    }
+
+    /// Jobs from `from` on in their order.
+    pub fn jobs_from<'s>(
+        &'s self,
+        from: &JobId,
+    ) -> impl Iterator<Item = (&'s JobId, &'s Arc<Job>)> + use<'s> {
+        self.jobs.range(from.clone()..)
+    }
+
+    /// Whether a reply to an idempotent request from before `before` is still kept.
+    pub fn has_replies_before(&self, before: Timestamp) -> bool {
+        let oldest = self.replies_order.front().and_then(|key| self.replies.get(key));
+        oldest.is_some_and(|reply| reply.at < before)
     }
 
     /// A node.
