@@ -33,6 +33,11 @@ pub const NODE_ATTRIBUTES_MAX: usize = 256;
 /// GPUs of one node.
 pub const NODE_GPUS_MAX: u32 = 64;
 
+// --- settings ---
+
+/// Bytes of a settings file.
+pub const CONFIG_FILE_BYTES_MAX: usize = 256 << 10;
+
 // --- replicated state ---
 
 /// Versions of a job that are kept for `orch history` and for going back.
