@@ -68,6 +68,19 @@ pub enum SessionError {
     Unavailable(String),
 }
 
+impl SessionError {
+    /// The word that a session's error frame has for it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "not_found",
+            Self::Invalid(_) | Self::TooMany { .. } | Self::Busy => "refused",
+            Self::NotConnected { .. } | Self::TooSlow { .. } | Self::Unavailable(_) => {
+                "unreachable"
+            }
+        }
+    }
+}
+
 impl From<SessionError> for Status {
     fn from(error: SessionError) -> Status {
         let message = error.to_string();
