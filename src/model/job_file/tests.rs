@@ -520,6 +520,15 @@ fn every_key_is_known_once() {
     }
 }
 
+#[test]
+fn the_caller_names_the_project_of_jobs_that_name_none() {
+    let shop = "shop".parse().unwrap();
+    let jobs =
+        read_in("job: a\nimage: b\n---\njob: c\nproject: x\nimage: d\n", Format::Yaml, &shop)
+            .unwrap();
+    assert_eq!(jobs.iter().map(|j| j.id().to_string()).collect::<Vec<_>>(), ["shop/a", "x/c"]);
+}
+
 const PIECES: &[&str] = &[
     "job",
     "image",
