@@ -119,7 +119,8 @@ impl Agenda {
         if let Some(look_in) = look_in {
             let least = if scope.all { LOOK_AT_ALL_AGAIN_MIN } else { LOOK_AGAIN_MIN };
             let look = self.looks.entry(now + look_in.max(least)).or_default();
-            look.all |= scope.all;
+            // Without any job it is about nodes.
+            look.all |= scope.all || scope.jobs.is_empty();
             look.jobs.extend(scope.jobs.iter().cloned());
         }
     }

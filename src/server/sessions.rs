@@ -23,6 +23,9 @@ use crate::rpc::v1::session_frame::Frame;
 /// How much longer than the leader itself a server waits for its answer.
 const RELAY_GRACE: Duration = Duration::from_secs(1);
 
+/// How soon a session is tried again where none could be opened, if nothing changes before.
+const RELAY_AGAIN: Duration = Duration::from_millis(250);
+
 /// An open session. Dropping `from` ends it; dropping `to` does not.
 #[derive(Debug)]
 pub struct Session {
@@ -179,7 +182,10 @@ impl Inner {
                 Some(Err(_)) => return Err(SessionError::TooSlow { node }),
                 None => {}
             }
-            if !matches!(timeout_at(deadline, leadership.changed()).await, Ok(Ok(()))) {
+            // A leader that is not ready yet becomes so without any change to be seen from here.
+            let again = deadline.min(Instant::now() + RELAY_AGAIN);
+            let gone = matches!(timeout_at(again, leadership.changed()).await, Ok(Err(_)));
+            if gone || Instant::now() >= deadline {
                 return Err(SessionError::Unavailable(format!("no leader: {why}; try again")));
             }
         }

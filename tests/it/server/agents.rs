@@ -1,12 +1,16 @@
 //! Agents attach, get orders, report.
 
+use std::time::Duration;
+
 use orch::model::allocation::AllocStatus;
 use orch::model::name::JobId;
 use orch::model::node::NodeState;
 use orch::rpc::v1;
+use orch::rpc::v1::agents_client::AgentsClient;
 use orch::rpc::v1::{from_agent, to_agent};
 use orch::state::{Command, codec};
 use tonic::Code;
+use tonic::transport::Endpoint;
 
 use super::fake_agent::{self, FakeAgent, hello, node, running};
 use super::{cluster, config, one, within};
@@ -197,4 +201,36 @@ async fn nonsense_ends_the_stream_and_nothing_else() {
     agent.sync().await;
     server.run(1).await;
     agent.order_to_run().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_does_not_read_is_cut_off_and_holds_up_nobody() {
+    let server = one(config()).await;
+    let mut other = FakeAgent::attach(&server.addr, &node("n2")).await.unwrap();
+    other.sync().await;
+    // A small window: what is not read stays with the server.
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.addr)).unwrap();
+    let channel = endpoint.initial_stream_window_size(1024).connect().await.unwrap();
+    let deaf = FakeAgent::attach_through(AgentsClient::new(channel), &node("n1")).await.unwrap();
+    assert_eq!(server.handle.connected(), 2);
+    let beat = from_agent::Message::Heartbeat(v1::Heartbeat { sequence: 1, stats: None });
+    let beat = v1::FromAgent { message: Some(beat) };
+    // What it says is read until too many answers wait for it.
+    let talk = async { while deaf.to.send(beat.clone()).await.is_ok() {} };
+    let cut_off = async {
+        while server.handle.connected() == 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within(async {
+        tokio::select! {
+            () = cut_off => {}
+            // Nobody takes its words any more; what is left is to see it cut off.
+            () = async { talk.await; std::future::pending().await } => {}
+        }
+    })
+    .await;
+    server.propose(Command::SetEligibility { node: "n1".parse().unwrap(), eligible: false }).await;
+    server.run(1).await;
+    other.order_to_run().await;
 }

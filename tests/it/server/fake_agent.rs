@@ -63,7 +63,13 @@ pub async fn open(
 
 impl FakeAgent {
     pub async fn attach(addr: &str, spec: &NodeSpec) -> Result<FakeAgent, Status> {
-        let mut client = client(addr).await;
+        Self::attach_through(client(addr).await, spec).await
+    }
+
+    pub async fn attach_through(
+        mut client: AgentsClient<Channel>,
+        spec: &NodeSpec,
+    ) -> Result<FakeAgent, Status> {
         let (to, from) = open(&mut client, from_agent::Message::Hello(hello(spec))).await?;
         let welcome = v1::Welcome::default();
         let mut agent = FakeAgent { client, to, from, welcome, sequence: 0 };
