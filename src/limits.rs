@@ -161,8 +161,6 @@ pub const AGENT_SESSIONS_MAX: usize = 256;
 pub const SERVER_SESSIONS_MAX: usize = 1024;
 /// Frames waiting in a session, each way.
 pub const SESSION_QUEUE_MAX: usize = 64;
-/// How long a server waits until a session is open, in milliseconds.
-pub const SESSION_OPEN_WAIT_MS: u64 = 5_000;
 /// Containers that an agent starts or stops at the same time.
 pub const AGENT_STARTS_AT_ONCE: usize = 8;
 /// Lines that `orch logs --tail` may ask for.
