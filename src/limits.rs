@@ -89,6 +89,8 @@ pub const API_BODY_BYTES_MAX: usize = JOB_FILE_BYTES_MAX;
 pub const API_PAGE_ROWS_MAX: usize = 1000;
 /// Rows of a page when the caller names no number.
 pub const API_PAGE_ROWS: usize = 200;
+/// Failing copies that the status of one job tells about.
+pub const API_FAILURES_SHOWN_MAX: usize = 50;
 /// Event streams open at once on one server.
 pub const API_STREAMS_MAX: usize = 1024;
 /// Events waiting for one slow reader before its stream is ended.
