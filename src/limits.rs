@@ -10,6 +10,12 @@ pub const NAME_CHARS_MAX: usize = 63;
 pub const JOB_FILE_BYTES_MAX: usize = 1 << 20;
 /// Job documents in one file.
 pub const JOB_FILE_DOCUMENTS_MAX: usize = 256;
+/// Levels of nesting in a job file.
+pub const JOB_FILE_DEPTH_MAX: usize = 32;
+/// Values in a job file, those of YAML's aliases counted each time.
+pub const JOB_FILE_VALUES_MAX: usize = 200_000;
+/// Problems that are told of one job file.
+pub const JOB_FILE_PROBLEMS_MAX: usize = 100;
 /// Tasks of one job.
 pub const TASKS_MAX: usize = 32;
 /// Replicas of one job.
@@ -32,6 +38,11 @@ pub const PLACEMENT_RULES_MAX: usize = 64;
 pub const NODE_ATTRIBUTES_MAX: usize = 256;
 /// GPUs of one node.
 pub const NODE_GPUS_MAX: u32 = 64;
+
+// --- settings ---
+
+/// Bytes of a settings file.
+pub const CONFIG_FILE_BYTES_MAX: usize = 256 << 10;
 
 // --- replicated state ---
 
@@ -100,10 +111,38 @@ pub const EVENT_QUEUE_MAX: usize = 4096;
 
 /// Messages waiting on an agent's stream, each way.
 pub const AGENT_QUEUE_MAX: usize = 256;
+/// How long a server waits for the first message of an agent's stream, in milliseconds.
+pub const AGENT_HELLO_WAIT_MS: u64 = 10_000;
+/// Bytes of what an agent says of its host.
+pub const NODE_SPEC_BYTES_MAX: usize = 256 << 10;
+/// Characters of a node's address, class, version and each volume root.
+pub const NODE_TEXT_CHARS_MAX: usize = 1024;
+/// Runtimes of one node.
+pub const NODE_RUNTIMES_MAX: usize = 16;
+/// Volume roots of one node.
+pub const NODE_VOLUME_ROOTS_MAX: usize = 64;
+/// Bytes of one allocation's report.
+pub const REPORT_BYTES_MAX: usize = 512 << 10;
+/// Bytes of reports proposed at once.
+pub const REPORTS_PER_PROPOSAL_BYTES: usize = 1 << 20;
+/// Bytes of an agent's reports that wait for a proposal before no more are read from it.
+pub const REPORTS_WAITING_BYTES_MAX: usize = 4 << 20;
+/// Start times in one heartbeat; more are left out.
+pub const HEARTBEAT_STARTS_MAX: usize = 1024;
+/// Bytes of orders in one message to an agent; a single larger order goes alone.
+pub const ORDERS_BYTES: usize = 1 << 20;
+/// What the owner of the agents' lines has not come to yet.
+pub const HUB_QUEUE_MAX: usize = 1024;
 /// Allocation reports in one message of an agent.
 pub const REPORTS_PER_MESSAGE_MAX: usize = 512;
 /// Sessions (logs, exec) open at once on one agent.
 pub const AGENT_SESSIONS_MAX: usize = 256;
+/// Sessions open at once through one server.
+pub const SERVER_SESSIONS_MAX: usize = 1024;
+/// Frames waiting in a session, each way.
+pub const SESSION_QUEUE_MAX: usize = 64;
+/// How long a server waits until a session is open, in milliseconds.
+pub const SESSION_OPEN_WAIT_MS: u64 = 5_000;
 /// Containers that an agent starts or stops at the same time.
 pub const AGENT_STARTS_AT_ONCE: usize = 8;
 /// Lines that `orch logs --tail` may ask for.
