@@ -32,9 +32,8 @@ pub(super) async fn list_allocations(
     Params(query): Params<ListAllocations>,
 ) -> Result<Indexed<Page<AllocationRow>>, Problem> {
     let ask: page::Ask<Key> = page::ask(query.limit, query.cursor.as_deref())?;
-    let parsed = |what: &str, error: &dyn std::fmt::Display| {
-        Problem::invalid(format!("?{what}=: {error}"))
-    };
+    let parsed =
+        |what: &str, error: &dyn std::fmt::Display| Problem::invalid(format!("?{what}=: {error}"));
     let job = query.job.as_deref().map(str::parse::<JobName>).transpose();
     let node = query.node.as_deref().map(str::parse::<NodeName>).transpose();
     let filter = Filter {

@@ -156,11 +156,9 @@ impl Expected {
     /// A condition in a header has a status of its own.
     fn check<T>(&self, outcome: Result<T, Problem>) -> Result<T, Problem> {
         outcome.map_err(|problem| match problem.code {
-            "conflict" if self.by_header => Problem::new(
-                StatusCode::PRECONDITION_FAILED,
-                "precondition_failed",
-                problem.detail,
-            ),
+            "conflict" if self.by_header => {
+                Problem::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", problem.detail)
+            }
             _ => problem,
         })
     }
@@ -184,7 +182,9 @@ fn expected(if_index: Option<u64>, headers: &HeaderMap) -> Result<Expected, Prob
         _ => return Err(Problem::bad_request("only If-Match: ETAG or If-None-Match: * is taken")),
     };
     if by_header.is_some() && if_index.is_some() {
-        return Err(Problem::bad_request("?if_index= and a condition in a header exclude each other"));
+        return Err(Problem::bad_request(
+            "?if_index= and a condition in a header exclude each other",
+        ));
     }
     Ok(Expected { index: if_index.or(by_header), by_header: by_header.is_some() })
 }

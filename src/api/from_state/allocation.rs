@@ -50,14 +50,15 @@ pub(in crate::api) fn entries(state: &State, id: &JobId, job: &Job, all: bool) -
     };
     let shown: BTreeSet<AllocId> = entries.iter().map(|entry| entry.key.alloc).collect();
     let others = state.allocs_of(id).filter(|alloc| all || !alloc.ended());
-    entries
-        .extend(others.filter(|alloc| !shown.contains(&alloc.id)).map(|alloc| Entry::placed(alloc)));
+    entries.extend(
+        others.filter(|alloc| !shown.contains(&alloc.id)).map(|alloc| Entry::placed(alloc)),
+    );
     entries.sort_by(|left, right| left.key.cmp(&right.key));
     entries
 }
 
 /// The newest allocation of each replica: the one that has not ended, else the last that has.
-pub(super) fn newest<'s>(state: &'s State, id: &JobId) -> BTreeMap<u32, &'s Allocation> {
+pub(in crate::api) fn newest<'s>(state: &'s State, id: &JobId) -> BTreeMap<u32, &'s Allocation> {
     let mut newest: BTreeMap<u32, &Allocation> = BTreeMap::new();
     for alloc in state.allocs_of(id) {
         let known = newest.entry(alloc.index).or_insert(alloc);

@@ -245,7 +245,8 @@ fn of_explanation(state: &State, explanation: &Explanation, replicas: u32) -> Un
     let nodes = state.nodes().count() as u32;
     let refusals = &explanation.refusals;
     let never_fits = explanation.never && nodes > 0;
-    let what = if replicas == 1 { "1 copy is".to_owned() } else { format!("{replicas} copies are") };
+    let what =
+        if replicas == 1 { "1 copy is".to_owned() } else { format!("{replicas} copies are") };
     let never = if never_fits { ", and none would even if nothing else ran there" } else { "" };
     Unplaced {
         replicas,

@@ -86,7 +86,8 @@ fn put_unless_empty(map: &mut Map<String, Value>, key: &str, value: Value) {
 
 /// In the largest unit that loses nothing.
 fn duration(millis: Millis) -> Value {
-    const UNITS: [(&str, u64); 4] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+    const UNITS: [(&str, u64); 4] =
+        [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
     let unit = UNITS.iter().find(|(_, factor)| millis.0 > 0 && millis.0 % factor == 0);
     match unit {
         Some((unit, factor)) => json!(format!("{}{unit}", millis.0 / factor)),
@@ -114,9 +115,9 @@ fn task(task: &TaskSpec) -> Map<String, Value> {
             PullPolicy::Never => json!("never"),
         };
         put_unless_empty(&mut map, "pull_policy", pull);
-        let registry = registry.as_ref().map(|registry| {
-            json!({ "username": registry.username, "password": registry.password })
-        });
+        let registry = registry.as_ref().map(
+            |registry| json!({ "username": registry.username, "password": registry.password }),
+        );
         put_unless_empty(&mut map, "registry", json!(registry));
     }
     if let Some(entrypoint) = &task.entrypoint {
@@ -163,10 +164,14 @@ fn ports(ports: &[PortSpec]) -> Value {
 fn resources(wanted: &ResourceRequest) -> Value {
     let mut map = Map::new();
     if let Some(milli) = wanted.cpu_milli {
-        put(&mut map, "cpu", match milli % 1000 {
-            0 => json!(milli / 1000),
-            _ => json!(milli as f64 / 1000.0),
-        });
+        put(
+            &mut map,
+            "cpu",
+            match milli % 1000 {
+                0 => json!(milli / 1000),
+                _ => json!(milli as f64 / 1000.0),
+            },
+        );
     }
     put_unless_empty(&mut map, "memory", wanted.memory.map_or(Value::Null, bytes));
     put_unless_empty(&mut map, "disk", wanted.disk.map_or(Value::Null, bytes));
