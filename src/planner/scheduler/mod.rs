@@ -206,6 +206,11 @@ fn choose_ports(ask: &Ask<'_>, node: &Node, used: &NodeUse) -> Result<Vec<u16>, 
     Ok(ports)
 }
 
+/// Whether the node would take the job if nothing else ran on it.
+pub fn fits_empty(spec: &JobSpec, node: &Node) -> bool {
+    static_refusal(spec, node).is_none()
+}
+
 /// What the nodes say to one more replica of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Explanation {
