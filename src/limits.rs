@@ -10,6 +10,12 @@ pub const NAME_CHARS_MAX: usize = 63;
 pub const JOB_FILE_BYTES_MAX: usize = 1 << 20;
 /// Job documents in one file.
 pub const JOB_FILE_DOCUMENTS_MAX: usize = 256;
+/// Levels of nesting in a job file.
+pub const JOB_FILE_DEPTH_MAX: usize = 32;
+/// Values in a job file, those of YAML's aliases counted each time.
+pub const JOB_FILE_VALUES_MAX: usize = 200_000;
+/// Problems that are told of one job file.
+pub const JOB_FILE_PROBLEMS_MAX: usize = 100;
 /// Tasks of one job.
 pub const TASKS_MAX: usize = 32;
 /// Replicas of one job.
@@ -32,6 +38,11 @@ pub const PLACEMENT_RULES_MAX: usize = 64;
 pub const NODE_ATTRIBUTES_MAX: usize = 256;
 /// GPUs of one node.
 pub const NODE_GPUS_MAX: u32 = 64;
+
+// --- settings ---
+
+/// Bytes of a settings file.
+pub const CONFIG_FILE_BYTES_MAX: usize = 256 << 10;
 
 // --- replicated state ---
 

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use self::command::{Command, Placement, Placements, Request};
 pub use self::event::{AllocChange, Event, EventRecord, JobChange, NodeChange};
 pub use self::jobs::{Job, JobOutcome, JobVersion};
+pub use self::query::NodeUse;
 pub use self::rejected::{Rejected, RejectedCode};
 use self::replies::Remembered;
 use self::restore::Staging;
@@ -97,6 +98,7 @@ pub struct State {
     // Indexes: derived from `allocs`, not part of a snapshot.
     allocs_of_job: OrdMap<JobId, OrdSet<AllocId>>,
     allocs_on_node: OrdMap<NodeName, OrdSet<AllocId>>,
+    uses: OrdMap<NodeName, NodeUse>,
 }
 
 impl State {

@@ -172,10 +172,7 @@ fn put_row(state: &mut State, row: Row) -> Result<(), SnapshotError> {
         Row::Node(node) => {
             state.nodes.insert(node.name.clone(), Arc::new(node));
         }
-        Row::Alloc(alloc) => {
-            state.index_alloc(alloc.id, alloc.job.clone(), alloc.node.clone());
-            state.allocs.insert(alloc.id, Arc::new(alloc));
-        }
+        Row::Alloc(alloc) => state.put_alloc(alloc),
         Row::Variable(key, variable) => {
             state.variables.insert(key, Arc::new(variable));
         }
