@@ -9,3 +9,7 @@
 mod support;
 
 mod architecture;
+mod durability;
+mod examples;
+mod membership;
+mod survival;
