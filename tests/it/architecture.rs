@@ -12,8 +12,19 @@ const ABSENCES: &[(&[&str], &[&str], &str)] = &[
     (
         &["model", "state", "planner"],
         &[
-            "tokio", "std::fs", "File::open", "std::env", "std::process", "TcpStream", "TcpListener",
-            "UdpSocket", "SystemTime", "Instant::now", "HashMap", "HashSet", "rand",
+            "tokio",
+            "std::fs",
+            "File::open",
+            "std::env",
+            "std::process",
+            "TcpStream",
+            "TcpListener",
+            "UdpSocket",
+            "SystemTime",
+            "Instant::now",
+            "HashMap",
+            "HashSet",
+            "rand",
         ],
         "the core is pure: no clock, file, socket, randomness or hash-map order",
     ),
@@ -74,7 +85,9 @@ fn every_room_of_the_list_exists_and_every_room_is_listed() {
     assert!(rooms.len() > 10, "src/lib.rs lists {rooms:?}");
     let faults: Vec<_> = sources()
         .iter()
-        .filter(|file| !rooms.contains(&file.room) && !["lib", "main"].contains(&file.room.as_str()))
+        .filter(|file| {
+            !rooms.contains(&file.room) && !["lib", "main"].contains(&file.room.as_str())
+        })
         .map(|file| format!("{} is in no room of src/lib.rs", file.path.display()))
         .collect();
     none(&faults);
@@ -140,9 +153,9 @@ fn no_test_file_is_forgotten() {
     for entry in fs::read_dir(&directory).unwrap() {
         let name = entry.unwrap().file_name().to_string_lossy().into_owned();
         let module = name.trim_end_matches(".rs");
-        let named = main.lines().any(|line| {
-            line.trim_start_matches("pub ").trim() == format!("mod {module};")
-        });
+        let named = main
+            .lines()
+            .any(|line| line.trim_start_matches("pub ").trim() == format!("mod {module};"));
         if module != "main" && !named {
             faults.push(format!("tests/it/{name} is not named in tests/it/main.rs"));
         }
@@ -173,14 +186,15 @@ impl Source {
     fn find<'a>(&'a self, word: &'a str) -> impl Iterator<Item = String> + 'a {
         let lines = self.code.lines().enumerate();
         let is_word = |c: char| c.is_alphanumeric() || c == '_';
-        lines.filter(move |(_, line)| {
-            !self.is_test
-                && line.match_indices(word).any(|(at, _)| {
-                    !line[..at].chars().next_back().is_some_and(is_word)
-                        && !line[at + word.len()..].chars().next().is_some_and(is_word)
-                })
-        })
-        .map(|(line, _)| format!("{}:{}", self.path.display(), line + 1))
+        lines
+            .filter(move |(_, line)| {
+                !self.is_test
+                    && line.match_indices(word).any(|(at, _)| {
+                        !line[..at].chars().next_back().is_some_and(is_word)
+                            && !line[at + word.len()..].chars().next().is_some_and(is_word)
+                    })
+            })
+            .map(|(line, _)| format!("{}:{}", self.path.display(), line + 1))
     }
 }
 
@@ -339,6 +353,11 @@ fn the_reader_of_sources_reads() {
         "use a; // crate::api\nlet s = \"crate::cli \\\" x\"; let c = '\"'; fn f<'a>(x: &'a str) {}\nr#\"crate::x \"y\"#;/* z\n*/ end",
     );
     assert_eq!(code.lines().count(), 4, "{code}");
-    assert!(!code.contains("crate::") && code.contains("fn f<'a>(x: &'a str)") && code.ends_with("end"));
-    assert_eq!(crate_paths("use crate::{api::{x, y}, cli}; crate::model::Z"), ["api", "cli", "model"]);
+    assert!(
+        !code.contains("crate::") && code.contains("fn f<'a>(x: &'a str)") && code.ends_with("end")
+    );
+    assert_eq!(
+        crate_paths("use crate::{api::{x, y}, cli}; crate::model::Z"),
+        ["api", "cli", "model"]
+    );
 }

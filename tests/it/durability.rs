@@ -30,7 +30,11 @@ fn nothing_acknowledged_is_lost_when_leaders_are_killed() {
         cluster.kill(&leader);
         let so_far = writers.count();
         wait_until("writes to go on without the leader", LONG, || {
-            if writers.count() > so_far + 100 { Ok(()) } else { Err(format!("{}", writers.count())) }
+            if writers.count() > so_far + 100 {
+                Ok(())
+            } else {
+                Err(format!("{}", writers.count()))
+            }
         });
         cluster.start_member(&leader);
     }
@@ -91,8 +95,11 @@ fn same_everywhere(cluster: &Cluster) {
 
 fn assert_stored(cluster: &Cluster, server: &str, acknowledged: &[Acknowledged]) {
     let stored = stored(&cluster.http(server));
-    let lost: Vec<_> =
-        acknowledged.iter().map(|write| &write.path).filter(|path| !stored.contains_key(*path)).collect();
+    let lost: Vec<_> = acknowledged
+        .iter()
+        .map(|write| &write.path)
+        .filter(|path| !stored.contains_key(*path))
+        .collect();
     assert!(lost.is_empty(), "{server} lost {} of {}: {lost:?}", lost.len(), acknowledged.len());
 }
 
@@ -120,8 +127,16 @@ fn a_second_process_on_the_same_directory_is_refused() {
     let other = crate::support::LoopbackAddress::next();
     let (api, rpc) = (other.port(7400).to_string(), other.port(7401).to_string());
     let second = orch(&[
-        "server", "--name", "s1", "--insecure", "--data-dir", &directory, "--api-addr", &api,
-        "--rpc-addr", &rpc,
+        "server",
+        "--name",
+        "s1",
+        "--insecure",
+        "--data-dir",
+        &directory,
+        "--api-addr",
+        &api,
+        "--rpc-addr",
+        &rpc,
     ]);
     assert_ne!(second.code, 0, "{second}");
     second.says(&["in use", &directory]);
@@ -160,8 +175,9 @@ fn damage(directory: &Path, mark: &[u8]) -> usize {
             continue;
         }
         let mut bytes = std::fs::read(&path).unwrap();
-        let places: Vec<usize> =
-            (0..bytes.len().saturating_sub(mark.len())).filter(|at| bytes[*at..].starts_with(mark)).collect();
+        let places: Vec<usize> = (0..bytes.len().saturating_sub(mark.len()))
+            .filter(|at| bytes[*at..].starts_with(mark))
+            .collect();
         for at in &places {
             bytes[at + 3] ^= 0x20;
         }
@@ -233,7 +249,10 @@ impl SmallDisk {
     fn call(&self, program: &str, arguments: &[&str]) {
         let done = Command::new(program).args(arguments).arg(&self.path).output().unwrap();
         let why = String::from_utf8_lossy(&done.stderr).into_owned();
-        assert!(done.status.success(), "{program}: {why}\nThis test mounts a tmpfs: run it as root.");
+        assert!(
+            done.status.success(),
+            "{program}: {why}\nThis test mounts a tmpfs: run it as root."
+        );
     }
 }
 

@@ -33,7 +33,8 @@ fn the_reference_names_every_key_of_a_job_file() {
     let (_, reference) =
         examples().into_iter().find(|(path, _)| path.ends_with("reference.yaml")).unwrap();
     // Compose's other names for keys that are there, and what only its list forms have.
-    let left_out = ["mem_limit", "cpus", "disable", "test", "type", "source", "target", "mode", "name"];
+    let left_out =
+        ["mem_limit", "cpus", "disable", "test", "type", "source", "target", "mode", "name"];
     let words: Vec<&str> = reference.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
     let missing: Vec<_> = KNOWN_KEYS
         .iter()

@@ -9,7 +9,14 @@
 mod support;
 
 mod architecture;
+mod bad_input;
+mod dev;
 mod durability;
+mod engine;
 mod examples;
+mod jobs;
 mod membership;
+mod release;
+mod rest;
+mod settings;
 mod survival;

@@ -74,10 +74,8 @@ fn a_killed_agent_adopts_its_containers_and_their_logs_have_no_gap() {
         let output = cluster.orch(&["logs", "counter.0"]);
         if output.code == 0 { Ok(output.stdout) } else { Err(output.to_string()) }
     });
-    let numbers: Vec<usize> = text
-        .lines()
-        .filter_map(|line| line.rsplit("line ").next()?.trim().parse().ok())
-        .collect();
+    let numbers: Vec<usize> =
+        text.lines().filter_map(|line| line.rsplit("line ").next()?.trim().parse().ok()).collect();
     assert!(numbers.len() > so_far + 15, "{} lines", numbers.len());
     assert_eq!(numbers, (0..numbers.len()).collect::<Vec<_>>(), "a gap or a repeat");
 }

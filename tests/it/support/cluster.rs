@@ -81,7 +81,8 @@ impl Cluster {
         arguments.extend(["--api-addr".into(), address.port(API_PORT).to_string()]);
         arguments.extend(["--rpc-addr".into(), address.port(RPC_PORT).to_string()]);
         for other in self.servers() {
-            arguments.extend(["--join".into(), self.member(&other).address.port(RPC_PORT).to_string()]);
+            arguments
+                .extend(["--join".into(), self.member(&other).address.port(RPC_PORT).to_string()]);
         }
         arguments.extend(words(more));
         self.add(name, address, data_dir, arguments, true);
@@ -103,9 +104,12 @@ impl Cluster {
         let mut arguments = words(&["agent", "--name", name, "--insecure", "--data-dir"]);
         arguments.push(data_dir.display().to_string());
         for server in self.servers() {
-            arguments.extend(["--join".into(), self.member(&server).address.port(RPC_PORT).to_string()]);
+            arguments
+                .extend(["--join".into(), self.member(&server).address.port(RPC_PORT).to_string()]);
         }
-        for (flag, value) in [("--address", address.to_string()), ("--bind-address", address.to_string())] {
+        for (flag, value) in
+            [("--address", address.to_string()), ("--bind-address", address.to_string())]
+        {
             arguments.extend([flag.to_owned(), value]);
         }
         // Room for tests that start many small things on a small machine.

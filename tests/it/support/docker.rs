@@ -38,7 +38,9 @@ pub fn docker_at(socket: Option<&Path>, arguments: &[&str]) -> Result<String, St
 pub fn need_image() -> &'static str {
     static MADE: OnceLock<Result<(), String>> = OnceLock::new();
     if let Err(problem) = MADE.get_or_init(|| make_image(None)) {
-        panic!("{problem}\nThis test needs a Docker engine and a static busybox; scripts/test installs and starts them.");
+        panic!(
+            "{problem}\nThis test needs a Docker engine and a static busybox; scripts/test installs and starts them."
+        );
     }
     IMAGE
 }

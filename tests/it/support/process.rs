@@ -39,7 +39,8 @@ impl Process {
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id() as i32).expect("a pid");
-        kill_process(pid, signal).unwrap_or_else(|error| panic!("signal to {}: {error}", self.name));
+        kill_process(pid, signal)
+            .unwrap_or_else(|error| panic!("signal to {}: {error}", self.name));
     }
 
     /// `kill -9`, and waits for the end.

@@ -71,12 +71,8 @@ async fn write(
     stop: Arc<AtomicBool>,
     acknowledged: Arc<Mutex<Vec<Acknowledged>>>,
 ) {
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .tls_certs_only([])
-        .timeout(PATIENCE)
-        .build()
-        .unwrap();
+    let client =
+        reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(PATIENCE).build().unwrap();
     let mut at = writer;
     for number in 0_u64.. {
         if stop.load(Ordering::Relaxed) {
@@ -135,10 +131,8 @@ pub fn stored(http: &super::Http) -> BTreeMap<String, u64> {
     let mut rows = BTreeMap::new();
     let mut cursor = String::new();
     loop {
-        let page = http
-            .get(&format!("/v1/variables?consistency=stale&limit=1000{cursor}"))
-            .ok()
-            .value();
+        let page =
+            http.get(&format!("/v1/variables?consistency=stale&limit=1000{cursor}")).ok().value();
         for row in page["items"].as_array().expect("items") {
             rows.insert(row["path"].as_str().unwrap().to_owned(), row["size"].as_u64().unwrap());
         }
