@@ -3,6 +3,7 @@
 //! Each returns rows; printing is the command line's part. Start at the file of the benchmark.
 
 pub mod schedule;
+pub mod start;
 
 use serde::Serialize;
 

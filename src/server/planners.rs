@@ -1,7 +1,7 @@
 //! The loop of a leader: gathers what changed, has the planners look at it, proposes what they
 //! return, and waits until that is applied before it looks again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ use crate::state::{Command, Reply, State};
 /// Waits after a pass that could not be carried out: doubling from the first to the last.
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_LAST: Duration = Duration::from_secs(2);
-/// A planner that wants to be asked again gets at least this much time to have a reason.
-const LOOK_AGAIN_MIN: Duration = Duration::from_millis(5);
+/// The least time between two looks at who is silent.
+const JUDGE_AGAIN_MIN: Duration = Duration::from_millis(5);
 /// Nodes and allocations from which on a full pass is kept away from the threads that serve.
 const LARGE: usize = 2_000;
 
@@ -76,7 +76,7 @@ impl Planners {
 
     /// Plans until the state can no longer be watched, or the future is dropped.
     async fn lead(&self) {
-        let liveness = Liveness { since: Instant::now(), since_time: self.clock.now() };
+        let liveness = Liveness { since: Instant::now() };
         let mut views = self.consensus.views();
         let mut agenda = Agenda::new(&views.borrow().state, Instant::now());
         let mut floor = 0;
@@ -94,14 +94,12 @@ impl Planners {
                 not_before
             } else {
                 let silent = now >= judge_at && {
-                    let oldest = liveness.oldest(&view.state, &self.peers.borrow(), now);
                     let timeout = self.config.node_timeout.as_duration();
-                    judge_at = now + timeout.saturating_sub(oldest) + Duration::from_millis(1);
-                    if oldest > timeout {
-                        // If the planners leave it at that, they are not asked all the time.
-                        judge_at = now + timeout / 4;
-                    }
-                    oldest > timeout
+                    let oldest = self.oldest(&liveness, &view.state, now);
+                    // If the planners leave it at that, they are not asked all the time.
+                    let wait = timeout.checked_sub(oldest).unwrap_or(timeout / 4);
+                    judge_at = now + wait.max(JUDGE_AGAIN_MIN);
+                    oldest >= timeout
                 };
                 let scope = agenda.take(now).or_else(|| silent.then(Scope::default));
                 if let Some(scope) = scope {
@@ -135,31 +133,45 @@ impl Planners {
         agenda: &mut Agenda,
         liveness: &Liveness,
     ) -> Outcome {
-        let begun = Instant::now();
-        let time = self.clock.now();
-        let inputs = Inputs {
-            now: time,
-            last_heard: liveness.last_heard(&view.state, &self.peers.borrow(), begun, time),
-            node_timeout: self.config.node_timeout,
-        };
+        let now = Instant::now();
+        let inputs = self.inputs(liveness, &view.state, now);
         let planned = plan(view, inputs, scope.clone()).await;
-        self.metrics.planner_pass_seconds.observe(begun.elapsed().as_secs_f64());
+        self.metrics.planner_pass_seconds.observe(now.elapsed().as_secs_f64());
         let Some(plan) = planned else {
             tracing::error!(?scope, "a planner panicked; this is a defect, please report it");
             agenda.put_back(scope);
             return Outcome { floor: view.applied_index, whole: false };
         };
-        let now = Instant::now();
-        let look_at = plan
-            .next_look
-            .map(|at| now + at.since(self.clock.now()).as_duration().max(LOOK_AGAIN_MIN));
-        let next_full = now + self.config.full_pass.as_duration();
-        agenda.planned(&scope, plan.unplaced, look_at, next_full);
+        let look_in = plan.next_look.map(|at| at.since(self.clock.now()).as_duration());
+        let full_pass = self.config.full_pass.as_duration();
+        agenda.planned(&scope, &plan, look_in, Instant::now(), full_pass);
         let outcome = self.carry_out(plan.commands, view.applied_index, agenda).await;
         if !outcome.whole {
             agenda.put_back(scope);
         }
         outcome
+    }
+
+    /// How long the node that has been silent longest has been silent; zero without ready nodes.
+    fn oldest(&self, liveness: &Liveness, state: &State, now: Instant) -> Duration {
+        let (peers, time) = (self.peers.borrow(), self.clock.now());
+        liveness
+            .silence(state, &peers, now, time)
+            .map(|(_, silent)| silent)
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// Planners are told only of nodes that are overdue: for the others this loop has the timer.
+    fn inputs(&self, liveness: &Liveness, state: &State, now: Instant) -> Inputs {
+        let (peers, time) = (self.peers.borrow(), self.clock.now());
+        let node_timeout = self.config.node_timeout;
+        let last_heard = liveness
+            .silence(state, &peers, now, time)
+            .filter(|(_, silent)| *silent >= node_timeout.as_duration())
+            .map(|(node, silent)| (node.clone(), time - millis(silent)))
+            .collect();
+        Inputs { now: time, last_heard, node_timeout }
     }
 
     /// Proposes in order; what was refused is looked at again.
@@ -221,39 +233,28 @@ async fn plan(view: &View, inputs: Inputs, scope: Scope) -> Option<Plan> {
 /// from the moment it begins to lead.
 struct Liveness {
     since: Instant,
-    since_time: Timestamp,
 }
 
 impl Liveness {
-    /// How long the node that has been silent longest has been silent; zero without ready nodes.
-    fn oldest(&self, state: &State, peers: &Peers, now: Instant) -> Duration {
-        let time = self.since_time + millis(now.saturating_duration_since(self.since));
-        let last_heard = self.last_heard(state, peers, now, time);
-        let oldest = last_heard.values().min().copied().unwrap_or(time);
-        time.since(oldest).as_duration()
-    }
-
-    /// When each ready node was last heard, in the time of day `time`, which is `now`. Lengths of
-    /// time are measured with a clock that never jumps.
-    fn last_heard(
+    /// How long each ready node has been silent. `now` is the time of day `time`; lengths of time
+    /// are measured with a clock that never jumps.
+    fn silence<'s>(
         &self,
-        state: &State,
+        state: &'s State,
         peers: &Peers,
         now: Instant,
         time: Timestamp,
-    ) -> BTreeMap<NodeName, Timestamp> {
-        let ready = state.nodes().filter(|node| node.state == NodeState::Ready);
+    ) -> impl Iterator<Item = (&'s NodeName, Duration)> {
         let leading = now.saturating_duration_since(self.since);
-        ready
-            .map(|node| {
-                // A node without a peer has registered just now, or was ready before this term.
-                let silent = match peers.get(&node.name) {
-                    Some(peer) => now.saturating_duration_since(peer.heard.borrow().at),
-                    None => time.since(node.state_since).as_duration(),
-                };
-                (node.name.clone(), time - millis(silent.min(leading)))
-            })
-            .collect()
+        let ready = state.nodes().filter(|node| node.state == NodeState::Ready);
+        ready.map(move |node| {
+            let silent = match peers.get(&node.name) {
+                Some(peer) => now.saturating_duration_since(peer.heard.borrow().at),
+                // It has registered just now, or was ready before this term.
+                None => time.since(node.state_since).as_duration(),
+            };
+            (&node.name, silent.min(leading))
+        })
     }
 }
 

@@ -1,12 +1,18 @@
 //! What the next pass of the planners has to look at, gathered from events and timers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::model::name::JobId;
-use crate::planner::Scope;
+use crate::planner::{Plan, Scope};
 use crate::state::{AllocChange, Event, State};
+
+/// A planner that wants to be asked again gets at least this much time to have a reason.
+const LOOK_AGAIN_MIN: Duration = Duration::from_millis(5);
+/// The same after a pass over everything, which costs more.
+const LOOK_AT_ALL_AGAIN_MIN: Duration = Duration::from_millis(100);
 
 /// Gathers what changed until a pass takes it.
 #[derive(Debug)]
@@ -18,8 +24,8 @@ pub(super) struct Agenda {
     freed: bool,
     /// Jobs with replicas that fitted nowhere at the last pass that looked at them.
     unplaced: BTreeSet<JobId>,
-    /// Something waits for time to pass until then.
-    look_at: Option<Instant>,
+    /// What waits for time to pass.
+    looks: BTreeMap<Instant, Scope>,
     /// The next pass over everything, whatever happens.
     full_at: Instant,
 }
@@ -29,10 +35,10 @@ impl Agenda {
     pub(super) fn new(state: &State, now: Instant) -> Self {
         Self {
             cursor: state.last_event(),
-            scope: Scope { all: true, jobs: BTreeSet::new() },
+            scope: Scope { all: true, ..Scope::default() },
             freed: false,
             unplaced: BTreeSet::new(),
-            look_at: None,
+            looks: BTreeMap::new(),
             full_at: now,
         }
     }
@@ -75,9 +81,11 @@ impl Agenda {
 
     /// What is due now; nothing if there is nothing to look at.
     pub(super) fn take(&mut self, now: Instant) -> Option<Scope> {
-        if self.look_at.is_some_and(|at| at <= now) || self.full_at <= now {
-            self.scope.all = true;
+        while let Some(first) = self.looks.first_entry().filter(|first| *first.key() <= now) {
+            let scope = first.remove();
+            self.put_back(scope);
         }
+        self.scope.all |= self.full_at <= now;
         if self.freed {
             self.scope.jobs.extend(self.unplaced.iter().cloned());
             self.freed = false;
@@ -90,40 +98,47 @@ impl Agenda {
         Some(std::mem::take(&mut self.scope))
     }
 
-    /// Notes what a pass came to.
+    /// Notes what a pass at `now` came to; its planners want another look after `look_in`.
     pub(super) fn planned(
         &mut self,
         scope: &Scope,
-        unplaced: BTreeSet<JobId>,
-        look_at: Option<Instant>,
-        next_full: Instant,
+        plan: &Plan,
+        look_in: Option<Duration>,
+        now: Instant,
+        full_pass: Duration,
     ) {
         if scope.all {
-            self.unplaced = unplaced;
-            self.look_at = look_at;
-            self.full_at = next_full;
-            return;
+            self.unplaced.clear();
+            self.looks.clear();
+            self.full_at = now + full_pass;
+        } else {
+            self.unplaced.retain(|job| !scope.jobs.contains(job));
         }
-        self.unplaced.retain(|job| !scope.jobs.contains(job));
-        self.unplaced.extend(unplaced);
-        // What other jobs wait for is still to come.
-        self.look_at = self.look_at.into_iter().chain(look_at).min();
+        self.unplaced.extend(plan.unplaced.keys().cloned());
+        if let Some(look_in) = look_in {
+            let least = if scope.all { LOOK_AT_ALL_AGAIN_MIN } else { LOOK_AGAIN_MIN };
+            let look = self.looks.entry(now + look_in.max(least)).or_default();
+            // Without any job it is about nodes.
+            look.all |= scope.all || scope.jobs.is_empty();
+            look.jobs.extend(scope.jobs.iter().cloned());
+        }
     }
 
     /// When something is due without any event.
     pub(super) fn wake_at(&self) -> Instant {
-        self.look_at.map_or(self.full_at, |at| at.min(self.full_at))
+        let look = self.looks.keys().next().copied();
+        look.map_or(self.full_at, |at| at.min(self.full_at))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::model::allocation::{AllocStatus, Health};
     use crate::model::name::AllocId;
     use crate::model::node::NodeState;
+    use crate::planner::Unplaced;
+    use crate::planner::scheduler::Refusals;
     use crate::state::{JobChange, NodeChange};
 
     fn job(name: &str) -> JobId {
@@ -151,12 +166,20 @@ mod tests {
         }
     }
 
+    const FULL: Duration = Duration::from_secs(30);
+
+    fn unplaced(names: &[&str]) -> Plan {
+        let unplaced = Unplaced { count: 1, refusals: Refusals::default() };
+        let unplaced = names.iter().map(|name| (job(name), unplaced.clone())).collect();
+        Plan { unplaced, ..Plan::default() }
+    }
+
     /// An agenda after its first pass, at `now`.
-    fn after_first_pass(now: Instant, unplaced: &[&str]) -> Agenda {
+    fn after_first_pass(now: Instant, full: &[&str]) -> Agenda {
         let mut agenda = Agenda::new(&State::default(), now);
         let scope = agenda.take(now).expect("a new leader looks at everything");
         assert!(scope.all);
-        agenda.planned(&scope, jobs(unplaced), None, now + Duration::from_secs(30));
+        agenda.planned(&scope, &unplaced(full), None, now, FULL);
         assert_eq!(agenda.take(now), None);
         agenda
     }
@@ -175,14 +198,14 @@ mod tests {
     #[test]
     fn freed_room_brings_back_what_fitted_nowhere() {
         let now = Instant::now();
-        let mut agenda = after_first_pass(now, &["big"]);
+        let mut agenda = after_first_pass(now, &["big", "other"]);
         agenda.note(&alloc_event("web", AllocStatus::Stopped));
         let scope = agenda.take(now).expect("something changed");
-        assert_eq!(scope.jobs, jobs(&["big", "web"]));
-        // It fits now: the next time it is left alone.
-        agenda.planned(&scope, BTreeSet::new(), None, now + Duration::from_secs(30));
+        assert_eq!(scope.jobs, jobs(&["big", "other", "web"]));
+        // One fits now: the next time it is left alone.
+        agenda.planned(&scope, &unplaced(&["other"]), None, now, FULL);
         agenda.note(&alloc_event("web", AllocStatus::Stopped));
-        assert_eq!(agenda.take(now).map(|scope| scope.jobs), Some(jobs(&["web"])));
+        assert_eq!(agenda.take(now).map(|scope| scope.jobs), Some(jobs(&["other", "web"])));
     }
 
     #[test]
@@ -206,19 +229,27 @@ mod tests {
     #[test]
     fn time_passing_is_a_reason_to_look() {
         let now = Instant::now();
-        let later = now + Duration::from_secs(1);
+        let (wait, later) = (Duration::from_secs(1), now + Duration::from_secs(1));
         let mut agenda = after_first_pass(now, &[]);
-        let scope = Scope { all: false, jobs: jobs(&["web"]) };
-        agenda.planned(&scope, BTreeSet::new(), Some(later), now + Duration::from_secs(30));
+        let web = Scope { all: false, jobs: jobs(&["web"]) };
+        agenda.planned(&web, &Plan::default(), Some(wait), now, FULL);
         assert_eq!(agenda.wake_at(), later);
-        assert_eq!(agenda.take(now), None);
         // A pass over other jobs takes nothing away from what this one waits for.
         let other = Scope { all: false, jobs: jobs(&["db"]) };
-        agenda.planned(&other, BTreeSet::new(), None, now + Duration::from_secs(30));
-        let scope = agenda.take(later).expect("the time has come");
-        assert!(scope.all);
-        agenda.planned(&scope, BTreeSet::new(), None, later + Duration::from_secs(30));
-        assert_eq!(agenda.wake_at(), later + Duration::from_secs(30));
+        agenda.planned(&other, &Plan::default(), None, now, FULL);
+        assert_eq!(agenda.take(now), None);
+        assert_eq!(agenda.take(later), Some(web));
+        assert_eq!(agenda.wake_at(), now + FULL);
+        assert!(agenda.take(now + FULL).is_some_and(|scope| scope.all));
+    }
+
+    #[test]
+    fn a_planner_that_looks_again_at_once_is_held_back() {
+        let now = Instant::now();
+        let mut agenda = after_first_pass(now, &[]);
+        let web = Scope { all: false, jobs: jobs(&["web"]) };
+        agenda.planned(&web, &Plan::default(), Some(Duration::ZERO), now, FULL);
+        assert_eq!(agenda.wake_at(), now + LOOK_AGAIN_MIN);
     }
 
     #[test]
