@@ -28,11 +28,11 @@ struct Counts {
 }
 
 fn count(state: &State, id: &JobId, job: &Job) -> Counts {
-    let mut counts = Counts::default();
-    counts.desired = match job.spec().kind {
+    let desired = match job.spec().kind {
         JobKind::System => allocation::wanted_nodes(state, job).count() as u32,
         _ => job.replicas(),
     };
+    let mut counts = Counts { desired, ..Counts::default() };
     for alloc in state.allocs_of(id) {
         if !alloc.ended() && !alloc.wanted() {
             counts.stopping += 1;
