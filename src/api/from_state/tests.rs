@@ -188,7 +188,7 @@ fn what_fits_nowhere_has_rows_and_reasons() {
     let file = "job: big\nreplicas: 2\nimage: a:1\nresources: { memory: 1Ti }\n";
     let spec = one(file, Format::Yaml);
     let warnings = job::warnings(&cluster.state, &spec);
-    assert!(warnings[0].contains("fits no node"), "{warnings:?}");
+    assert!(warnings[0].contains("n0: too small (memory)"), "{warnings:?}");
     let big = cluster.submit(file);
     cluster.plan();
     assert_eq!(cluster.word(&big), "pending");
