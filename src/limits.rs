@@ -10,6 +10,12 @@ pub const NAME_CHARS_MAX: usize = 63;
 pub const JOB_FILE_BYTES_MAX: usize = 1 << 20;
 /// Job documents in one file.
 pub const JOB_FILE_DOCUMENTS_MAX: usize = 256;
+/// Levels of nesting in a job file.
+pub const JOB_FILE_DEPTH_MAX: usize = 32;
+/// Values in a job file, those of YAML's aliases counted each time.
+pub const JOB_FILE_VALUES_MAX: usize = 200_000;
+/// Problems that are told of one job file.
+pub const JOB_FILE_PROBLEMS_MAX: usize = 100;
 /// Tasks of one job.
 pub const TASKS_MAX: usize = 32;
 /// Replicas of one job.
@@ -85,6 +91,28 @@ pub const RESTORE_CHUNK_BYTES: usize = 512 << 10;
 pub const RESTORE_BYTES_MAX: u64 = 2 << 30;
 /// Bytes of one gRPC message.
 pub const RPC_MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Changes waiting for the log's disk.
+pub const LOG_JOBS_MAX: usize = 4096;
+/// Entries that the log's disk makes durable at once.
+pub const LOG_GROUP_ENTRIES_MAX: usize = 8192;
+/// Bytes that the log's disk makes durable at once.
+pub const LOG_GROUP_BYTES_MAX: usize = 8 << 20;
+/// Bytes of one frame of the log, unless one entry alone has more.
+pub const LOG_FRAME_BYTES: usize = 128 << 10;
+/// Frames that are purged in one step.
+pub const LOG_PURGE_FRAMES: usize = 256;
+/// Bytes of entries in one message to a follower, unless one entry alone has more.
+pub const LOG_READ_BYTES_MAX: usize = 2 << 20;
+/// Bytes of one piece of a snapshot on its way to a follower.
+pub const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
+/// Requests waiting to be proposed on one server.
+pub const PROPOSALS_MAX: usize = 16_384;
+/// Bytes of requests waiting to be proposed or answered on one server.
+pub const PROPOSALS_BYTES_MAX: usize = 64 << 20;
+/// Linearizable reads waiting on one server.
+pub const READS_MAX: usize = 16_384;
+/// Members of a cluster, with those who are joining.
+pub const SERVERS_MAX: usize = 32;
 
 // --- API ---
 
