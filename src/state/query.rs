@@ -7,7 +7,7 @@ use imbl::OrdSet;
 use super::{EventRecord, Job, Stamp, State, snapshot};
 use crate::model::allocation::{Allocation, Assignment, Desired};
 use crate::model::job::Protocol;
-use crate::model::name::{AllocId, JobId, NodeName, ProjectName};
+use crate::model::name::{AllocId, JobId, NodeName, ProjectName, ServerName};
 use crate::model::node::Node;
 use crate::model::resources::Resources;
 use crate::model::time::Timestamp;
@@ -195,6 +195,11 @@ impl State {
     /// All variables, by project and path.
     pub fn variables(&self) -> impl Iterator<Item = (&VariableKey, &Arc<Variable>)> {
         self.variables.iter()
+    }
+
+    /// The name that a server had which was taken out of the cluster.
+    pub fn retired_server(&self, id: u64) -> Option<&ServerName> {
+        self.retired_servers.get(&id)
     }
 
     /// Of everything in the state: equal on all servers that applied the same log.

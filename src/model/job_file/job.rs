@@ -20,7 +20,11 @@ const DAY: Millis = Millis::from_secs(24 * 60 * 60);
 
 /// The job, as far as it could be read. What is wrong with it is in the report, and then the job
 /// is not to be used.
-pub(super) fn read(document: &Node, report: &mut Report) -> Option<JobSpec> {
+pub(super) fn read(
+    document: &Node,
+    default_project: &ProjectName,
+    report: &mut Report,
+) -> Option<JobSpec> {
     let item = Item { node: document, path: String::new() };
     let fields = item.fields(report, "a map that begins with job: NAME")?;
     let tasks = fields.get("tasks");
@@ -34,7 +38,7 @@ pub(super) fn read(document: &Node, report: &mut Report) -> Option<JobSpec> {
     let project = fields
         .get("project")
         .map(|item| item.parsed::<ProjectName>(report, "a name"))
-        .unwrap_or_else(|| Some(ProjectName::default()));
+        .unwrap_or_else(|| Some(default_project.clone()));
     let kind = kind(&fields, report);
     let labels = fields.get("labels").map(|item| text_map(&item, Texts::Labels, report));
     let placement = fields.get("placement").map(|item| placement(&item, kind, report));

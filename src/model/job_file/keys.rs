@@ -20,7 +20,7 @@ const fn key_also(name: &'static str, also: &'static [&'static str], meaning: &'
 }
 
 /// Keys of a job.
-pub const JOB: &[Key] = &[
+pub(super) const JOB: &[Key] = &[
     key("job", "the job's name; required"),
     key("project", "the project that owns it; default if absent"),
     key("replicas", "a service: how many copies are kept up"),
@@ -39,7 +39,7 @@ pub const JOB: &[Key] = &[
 
 /// Keys of a task. They may also stand at the top of a job with one task, except `labels`, which
 /// are the job's there.
-pub const TASK: &[Key] = &[
+pub(super) const TASK: &[Key] = &[
     key("image", "the container's image; without it the task is a process of the host"),
     key("entrypoint", "replaces the image's entry point: a list, or a text split as a shell does"),
     key("command", "the command: a list, or a text split as a shell does"),
@@ -80,7 +80,7 @@ pub const TASK: &[Key] = &[
 ];
 
 /// Keys of a port.
-pub const PORT: &[Key] = &[
+pub(super) const PORT: &[Key] = &[
     key_also("container", &["target"], "port inside the container; 0: the same as on the host"),
     key_also("host", &["published"], "port on the host; chosen if absent"),
     key("protocol", "tcp or udp"),
@@ -89,7 +89,7 @@ pub const PORT: &[Key] = &[
 ];
 
 /// Keys of `resources`.
-pub const RESOURCES: &[Key] = &[
+pub(super) const RESOURCES: &[Key] = &[
     key_also("cpu", &["cpus"], "cores: 0.5 or 500m"),
     key("memory", "a size: 256Mi"),
     key("disk", "a size: 1Gi"),
@@ -97,7 +97,7 @@ pub const RESOURCES: &[Key] = &[
 ];
 
 /// Keys of a volume.
-pub const VOLUME: &[Key] = &[
+pub(super) const VOLUME: &[Key] = &[
     key("type", "bind, volume or tmpfs"),
     key("source", "an absolute path of the host, or a volume's name"),
     key("target", "an absolute path inside the task"),
@@ -105,13 +105,13 @@ pub const VOLUME: &[Key] = &[
 ];
 
 /// Keys of `registry`.
-pub const REGISTRY: &[Key] = &[
+pub(super) const REGISTRY: &[Key] = &[
     key("username", "user of the registry"),
     key("password", "password or token; never shown again"),
 ];
 
 /// Keys of `healthcheck`.
-pub const HEALTHCHECK: &[Key] = &[
+pub(super) const HEALTHCHECK: &[Key] = &[
     key("http", "a path: GET must answer 200 to 399"),
     key("tcp", "a port's name: it must take a connection"),
     key("command", "a command in the task: it must end with 0"),
@@ -125,7 +125,7 @@ pub const HEALTHCHECK: &[Key] = &[
 ];
 
 /// Keys of `placement`.
-pub const PLACEMENT: &[Key] = &[
+pub(super) const PLACEMENT: &[Key] = &[
     key("require", "a list of rules that must hold: \"node.class == web\""),
     key("prefer", "a list of { rule: weight }, weights from -100 to 100"),
     key("spread", "a list of what replicas are spread over: attr.zone"),
@@ -133,14 +133,14 @@ pub const PLACEMENT: &[Key] = &[
 ];
 
 /// Keys of `restart`.
-pub const RESTART: &[Key] = &[
+pub(super) const RESTART: &[Key] = &[
     key("attempts", "restarts before the allocation has failed; 3 if absent"),
     key("within", "time over which they are counted; 5m if absent"),
     key("delay", "wait from the second restart on: 5s, or 1s..30s to double from one to the other"),
 ];
 
 /// Keys of `update`.
-pub const UPDATE: &[Key] = &[
+pub(super) const UPDATE: &[Key] = &[
     key("max_parallel", "replicas replaced at the same time; 1 if absent"),
     key(
         "min_healthy",

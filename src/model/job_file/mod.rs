@@ -27,6 +27,7 @@ pub use keys::{KNOWN as KNOWN_KEYS, Key};
 use self::reader::Report;
 use self::tree::{Node, Place, Value};
 use super::job::JobSpec;
+use super::name::ProjectName;
 use super::problem::Problem;
 use crate::limits::{JOB_FILE_BYTES_MAX, JOB_FILE_DOCUMENTS_MAX};
 
@@ -80,15 +81,27 @@ impl Format {
 /// # Errors
 /// Everything that is wrong with it, in the order of its lines.
 pub fn read(text: &str, format: Format) -> Result<Vec<JobSpec>, Vec<Problem>> {
+    read_in(text, format, &ProjectName::default())
+}
+
+/// As [`read`]; jobs that name no project are `project`'s.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_in(
+    text: &str,
+    format: Format,
+    project: &ProjectName,
+) -> Result<Vec<JobSpec>, Vec<Problem>> {
     let mut report = Report::default();
-    let jobs = jobs(text, format, &mut report);
+    let jobs = jobs(text, format, project, &mut report);
     match report.finish() {
         Some(problems) => Err(problems),
         None => Ok(jobs),
     }
 }
 
-fn jobs(text: &str, format: Format, report: &mut Report) -> Vec<JobSpec> {
+fn jobs(text: &str, format: Format, project: &ProjectName, report: &mut Report) -> Vec<JobSpec> {
     let start = Place { line: 1, column: 1 };
     if text.len() > JOB_FILE_BYTES_MAX {
         let size = text.len();
@@ -120,7 +133,7 @@ fn jobs(text: &str, format: Format, report: &mut Report) -> Vec<JobSpec> {
     let mut first_places = BTreeMap::new();
     let mut jobs = Vec::new();
     for node in nodes {
-        let Some(job) = job::read(node, report) else { continue };
+        let Some(job) = job::read(node, project, report) else { continue };
         if let Some(line) = first_places.insert(job.id(), node.at.line) {
             let message = format!("{} is in line {line} already; name them differently", job.id());
             report.add(node.at, "job", message);

@@ -490,8 +490,11 @@ fn what_would_eat_memory_is_refused() {
     problems(&format!("a = {deep}"), Format::Toml);
     problems(&format!("{} = 1", vec!["a"; 100_000].join(".")), Format::Toml);
     let dotted = vec!["a"; 70].join(".");
-    let nested = format!("{}1{}", format!("{{{dotted} = ").repeat(70), "}".repeat(70));
-    problems(&format!("a = {nested}"), Format::Toml);
+    for trick in ["", "]", "[", "\n", "}"] {
+        let open = format!("{{{dotted} = {trick}").repeat(70);
+        problems(&format!("a = {open}1{}", "}".repeat(70)), Format::Toml);
+        problems(&format!("a = {open}"), Format::Toml);
+    }
     let mut chain = String::from("a0: &a0 [[[[[[[[[[x]]]]]]]]]]\n");
     for i in 1..2000 {
         chain.push_str(&format!("a{i}: &a{i} [[[[[[[[[[*a{}]]]]]]]]]]\n", i - 1));
@@ -501,7 +504,8 @@ fn what_would_eat_memory_is_refused() {
     let many: String = (0..1000).map(|i| format!("unknown{i}: 1\n")).collect();
     let found = problems(&many, Format::Yaml);
     assert!(found.last().unwrap().contains("more problems"), "{found:?}");
-    assert!(problems(&"job: a\nimage: b\n---\n".repeat(300), Format::Yaml)[0].contains("256"));
+    let found = problems(&"job: a\nimage: b\n---\n".repeat(300), Format::Yaml);
+    assert!(found.iter().any(|problem| problem.contains("more than 256 documents")), "{found:?}");
 }
 
 #[test]
@@ -514,6 +518,15 @@ fn every_key_is_known_once() {
         assert_eq!(names.len(), count, "{place}");
         assert!(keys.iter().all(|key| keys::unsupported(key.name).is_none()), "{place}");
     }
+}
+
+#[test]
+fn the_caller_names_the_project_of_jobs_that_name_none() {
+    let shop = "shop".parse().unwrap();
+    let jobs =
+        read_in("job: a\nimage: b\n---\njob: c\nproject: x\nimage: d\n", Format::Yaml, &shop)
+            .unwrap();
+    assert_eq!(jobs.iter().map(|j| j.id().to_string()).collect::<Vec<_>>(), ["shop/a", "x/c"]);
 }
 
 const PIECES: &[&str] = &[

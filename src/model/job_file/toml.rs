@@ -2,6 +2,8 @@
 
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
+use toml_parser::Source;
+use toml_parser::lexer::TokenKind;
 
 use super::reader::Report;
 use super::tree::{Entry, Node, Place, Value};
@@ -10,6 +12,11 @@ use crate::limits::{JOB_FILE_DEPTH_MAX, JOB_FILE_VALUES_MAX};
 /// The one document; what could not be read is in the report.
 pub(super) fn document(text: &str, report: &mut Report) -> Option<Node> {
     let lines = Lines::of(text);
+    if let Some(byte) = too_deep(text) {
+        let message = format!("nested deeper than {JOB_FILE_DEPTH_MAX} levels");
+        report.add(lines.place(byte), "", message);
+        return None;
+    }
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         let at = error.span().map_or(Place::default(), |span| lines.place(span.start));
@@ -33,6 +40,52 @@ pub(super) fn document(text: &str, report: &mut Report) -> Option<Node> {
             None
         }
     }
+}
+
+/// Where the file nests so deep that the parser's own tree could not be dropped without running
+/// out of stack: it bounds brackets and the dots of a key, but not the two multiplied.
+///
+/// Counts generously, so that no mistake in the syntax hides anything.
+fn too_deep(text: &str) -> Option<usize> {
+    let mut levels = vec![(TokenKind::Eof, 0)];
+    let mut depth = 0;
+    for token in Source::new(text).lex() {
+        let Some((open, dots)) = levels.last_mut() else { break };
+        match token.kind() {
+            TokenKind::Dot => {
+                *dots += 1;
+                depth += 1;
+            }
+            TokenKind::LeftCurlyBracket | TokenKind::LeftSquareBracket => {
+                levels.push((token.kind(), 1));
+                depth += 1;
+            }
+            kind @ (TokenKind::RightCurlyBracket | TokenKind::RightSquareBracket) => {
+                let opener = match kind {
+                    TokenKind::RightCurlyBracket => TokenKind::LeftCurlyBracket,
+                    _ => TokenKind::LeftSquareBracket,
+                };
+                if *open == opener {
+                    depth -= *dots;
+                    levels.pop();
+                }
+            }
+            TokenKind::Comma => {
+                depth -= *dots;
+                *dots = usize::from(*open != TokenKind::Eof);
+                depth += *dots;
+            }
+            TokenKind::Newline if *open == TokenKind::Eof => {
+                depth -= *dots;
+                *dots = 0;
+            }
+            _ => {}
+        }
+        if depth > 8 * JOB_FILE_DEPTH_MAX {
+            return Some(token.span().start());
+        }
+    }
+    None
 }
 
 /// Where each line begins, in bytes.
