@@ -19,5 +19,6 @@ mod jobs;
 mod membership;
 mod release;
 mod rest;
+mod server;
 mod settings;
 mod survival;
