@@ -471,7 +471,7 @@ impl Line {
             }
             Some(to_agent::Message::Heartbeat(_)) | None => {}
             Some(to_agent::Message::ReportsAck(ack)) => link.outbox.acknowledged(ack.sequence),
-            Some(to_agent::Message::Sync(Sync { run, stop })) => {
+            Some(to_agent::Message::Sync(Sync { run, stop, .. })) => {
                 let event = converge::Event::Sync { run: assignments(&run)?, stop: stops(&stop) };
                 self.incoming.push_back(Event::Work(event));
             }

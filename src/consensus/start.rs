@@ -5,8 +5,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use openraft::{Raft, RaftNetworkFactory};
 use openraft::network::NetSnapshot;
+use openraft::{Raft, RaftNetworkFactory};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
