@@ -10,6 +10,12 @@ pub const NAME_CHARS_MAX: usize = 63;
 pub const JOB_FILE_BYTES_MAX: usize = 1 << 20;
 /// Job documents in one file.
 pub const JOB_FILE_DOCUMENTS_MAX: usize = 256;
+/// Levels of nesting in a job file.
+pub const JOB_FILE_DEPTH_MAX: usize = 32;
+/// Values in a job file, those of YAML's aliases counted each time.
+pub const JOB_FILE_VALUES_MAX: usize = 200_000;
+/// Problems that are told of one job file.
+pub const JOB_FILE_PROBLEMS_MAX: usize = 100;
 /// Tasks of one job.
 pub const TASKS_MAX: usize = 32;
 /// Replicas of one job.
@@ -32,6 +38,11 @@ pub const PLACEMENT_RULES_MAX: usize = 64;
 pub const NODE_ATTRIBUTES_MAX: usize = 256;
 /// GPUs of one node.
 pub const NODE_GPUS_MAX: u32 = 64;
+
+// --- settings ---
+
+/// Bytes of a settings file.
+pub const CONFIG_FILE_BYTES_MAX: usize = 256 << 10;
 
 // --- replicated state ---
 
@@ -80,6 +91,28 @@ pub const RESTORE_CHUNK_BYTES: usize = 512 << 10;
 pub const RESTORE_BYTES_MAX: u64 = 2 << 30;
 /// Bytes of one gRPC message.
 pub const RPC_MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Changes waiting for the log's disk.
+pub const LOG_JOBS_MAX: usize = 4096;
+/// Entries that the log's disk makes durable at once.
+pub const LOG_GROUP_ENTRIES_MAX: usize = 8192;
+/// Bytes that the log's disk makes durable at once.
+pub const LOG_GROUP_BYTES_MAX: usize = 8 << 20;
+/// Bytes of one frame of the log, unless one entry alone has more.
+pub const LOG_FRAME_BYTES: usize = 128 << 10;
+/// Frames that are purged in one step.
+pub const LOG_PURGE_FRAMES: usize = 256;
+/// Bytes of entries in one message to a follower, unless one entry alone has more.
+pub const LOG_READ_BYTES_MAX: usize = 2 << 20;
+/// Bytes of one piece of a snapshot on its way to a follower.
+pub const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
+/// Requests waiting to be proposed on one server.
+pub const PROPOSALS_MAX: usize = 16_384;
+/// Bytes of requests waiting to be proposed or answered on one server.
+pub const PROPOSALS_BYTES_MAX: usize = 64 << 20;
+/// Linearizable reads waiting on one server.
+pub const READS_MAX: usize = 16_384;
+/// Members of a cluster, with those who are joining.
+pub const SERVERS_MAX: usize = 32;
 
 // --- API ---
 
@@ -89,7 +122,15 @@ pub const API_BODY_BYTES_MAX: usize = JOB_FILE_BYTES_MAX;
 pub const API_PAGE_ROWS_MAX: usize = 1000;
 /// Rows of a page when the caller names no number.
 pub const API_PAGE_ROWS: usize = 200;
-/// Event streams open at once on one server.
+/// Failing copies that the status of one job tells about.
+pub const API_FAILURES_SHOWN_MAX: usize = 50;
+/// Turns that `orch plan` gives the planner before it is cut short.
+pub const PLAN_ROUNDS_MAX: usize = 500;
+/// Copies whose output one request merges.
+pub const API_LOG_SOURCES_MAX: usize = 64;
+/// Bytes of one message on an exec connection.
+pub const EXEC_MESSAGE_BYTES_MAX: usize = 256 << 10;
+/// Streams (events, logs, exec) open at once on one server.
 pub const API_STREAMS_MAX: usize = 1024;
 /// Events waiting for one slow reader before its stream is ended.
 pub const EVENT_QUEUE_MAX: usize = 4096;
@@ -98,10 +139,36 @@ pub const EVENT_QUEUE_MAX: usize = 4096;
 
 /// Messages waiting on an agent's stream, each way.
 pub const AGENT_QUEUE_MAX: usize = 256;
+/// How long a server waits for the first message of an agent's stream, in milliseconds.
+pub const AGENT_HELLO_WAIT_MS: u64 = 10_000;
+/// Bytes of what an agent says of its host.
+pub const NODE_SPEC_BYTES_MAX: usize = 256 << 10;
+/// Characters of a node's address, class, version and each volume root.
+pub const NODE_TEXT_CHARS_MAX: usize = 1024;
+/// Runtimes of one node.
+pub const NODE_RUNTIMES_MAX: usize = 16;
+/// Volume roots of one node.
+pub const NODE_VOLUME_ROOTS_MAX: usize = 64;
+/// Bytes of one allocation's report.
+pub const REPORT_BYTES_MAX: usize = 512 << 10;
+/// Bytes of reports proposed at once.
+pub const REPORTS_PER_PROPOSAL_BYTES: usize = 1 << 20;
+/// Bytes of an agent's reports that wait for a proposal before no more are read from it.
+pub const REPORTS_WAITING_BYTES_MAX: usize = 4 << 20;
+/// Start times in one heartbeat; more are left out.
+pub const HEARTBEAT_STARTS_MAX: usize = 1024;
+/// Bytes of orders in one message to an agent; a single larger order goes alone.
+pub const ORDERS_BYTES: usize = 1 << 20;
+/// What the owner of the agents' lines has not come to yet.
+pub const HUB_QUEUE_MAX: usize = 1024;
 /// Allocation reports in one message of an agent.
 pub const REPORTS_PER_MESSAGE_MAX: usize = 512;
 /// Sessions (logs, exec) open at once on one agent.
 pub const AGENT_SESSIONS_MAX: usize = 256;
+/// Sessions open at once through one server.
+pub const SERVER_SESSIONS_MAX: usize = 1024;
+/// Frames waiting in a session, each way.
+pub const SESSION_QUEUE_MAX: usize = 64;
 /// Containers that an agent starts or stops at the same time.
 pub const AGENT_STARTS_AT_ONCE: usize = 8;
 /// Lines that `orch logs --tail` may ask for.
@@ -112,7 +179,5 @@ pub const LOG_LINE_BYTES_MAX: usize = 64 << 10;
 pub const AGENT_ENDED_KEPT: usize = 100;
 /// Addresses of servers that an agent remembers.
 pub const AGENT_SERVERS_MAX: usize = 64;
-/// Frames of a session that wait for a slow reader.
-pub const SESSION_QUEUE_MAX: usize = 32;
 /// Bytes of log lines in one frame of a session.
 pub const SESSION_FRAME_BYTES: usize = 64 << 10;

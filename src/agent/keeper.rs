@@ -420,7 +420,7 @@ impl Keeper {
 
     async fn hear(&mut self, event: Event) {
         match event {
-            Event::Work(converge::Event::Sync { .. } | converge::Event::Orders { .. })
+            Event::Work(converge::Event::Sync(_) | converge::Event::Orders { .. })
                 if self.ending.is_some() => {}
             Event::Work(event) => {
                 if let converge::Event::Started { key, .. } = &event {

@@ -1,1 +1,72 @@
-//! REST, WebSocket, OpenAPI; one file a resource.
+//! REST, server-sent events, WebSocket and OpenAPI. One file a resource; never imports the agent.
+//!
+//! Start at `router` for how a request passes, at `error` for how refusals become HTTP, at `view`
+//! for the JSON. Reads take `?consistency=`, and answer with the header `Orch-Index`; writes take
+//! the header `Idempotency-Key`; lists are pages `{items, next_cursor}` by `?limit=&cursor=`;
+//! errors are problem details ([`view::problem::ProblemDetails`]). `?project=` is `default` unless
+//! given; lists of jobs and allocations cover all projects then.
+//!
+//! | route | query | body | answer |
+//! |---|---|---|---|
+//! | `POST /v1/jobs` | `if_version project` | a job file: `application/yaml`, `application/toml`, `application/json`, or `application/x-orch-job` (found out from the text) | `SubmitReply` |
+//! | `GET /v1/jobs` | `project limit cursor consistency` | | `Page<JobRow>` |
+//! | `GET /v1/jobs/{name}` | `project consistency` | | `JobStatus` |
+//! | `GET /v1/jobs/{name}/spec` | `project version consistency` | | job file as JSON |
+//! | `GET /v1/jobs/{name}/versions` | `project limit cursor consistency` | | `Page<JobVersionRow>`, newest first |
+//! | `PUT /v1/jobs/{name}/scale` | `project` | `ScaleRequest` | `JobChanged` |
+//! | `DELETE /v1/jobs/{name}` | `project purge` | | `JobChanged` |
+//! | `GET /v1/jobs/{name}/logs` | `project index follow tail since task` | | `LogLine`s, `application/x-ndjson` |
+//! | `POST /v1/plan` | `project consistency` | a job file | `PlanReply` |
+//! | `GET /v1/allocations` | `project job node all limit cursor consistency` | | `Page<AllocationRow>` |
+//! | `GET /v1/allocations/{id}` | `consistency` | | `AllocationStatus` |
+//! | `GET /v1/allocations/{id}/logs` | `follow tail since task` | | `LogLine`s, `application/x-ndjson` |
+//! | `GET /v1/allocations/{id}/exec` | `command… task tty stdin columns rows` | | WebSocket, binary frames: see `exec_channel` |
+//! | `GET /v1/nodes` | `limit cursor consistency` | | `Page<NodeRow>` |
+//! | `GET /v1/nodes/{name}` | `consistency` | | `NodeStatus` |
+//! | `POST /v1/nodes/{name}/eligibility` | | `EligibilityRequest` | `NodeRow` |
+//! | `POST /v1/nodes/{name}/drain` | | `DrainRequest` | `NodeRow` |
+//! | `DELETE /v1/nodes/{name}` | | | 204 |
+//! | `GET /v1/servers` | | | `Page<ServerRow>` |
+//! | `DELETE /v1/servers/{name}` | | | 204 |
+//! | `POST /v1/servers/transfer` | | `TransferRequest` | `TransferReply` |
+//! | `GET /v1/servers/self/checksum` | | | `ChecksumReply` |
+//! | `GET /v1/variables` | `project prefix limit cursor consistency` | | `Page<VariableRow>` |
+//! | `GET /v1/variables/{path}` | `project consistency` | | the value; `ETag: "modified_index"` |
+//! | `PUT /v1/variables/{path}` | `project if_index` or `If-Match` | the value | `VariableWritten` |
+//! | `DELETE /v1/variables/{path}` | `project if_index` or `If-Match` | | 204 |
+//! | `GET /v1/events` | `since job node follow limit`; header `Last-Event-ID` | | server-sent events or WebSocket of `EventRow`; `EventPage` with `follow=false` |
+//! | `GET /v1/snapshot` | `consistency` | | the snapshot's bytes |
+//! | `PUT /v1/snapshot` | | the snapshot's bytes | `RestoreReply` |
+//! | `GET /v1/openapi.json` | | | this table for programs |
+//! | `GET /metrics` | | | Prometheus' text format |
+//! | `GET /healthz`, `GET /readyz` | | | `ok`, or 503 with the reason |
+//! | `GET /` | | | a plain page with pointers |
+
+mod agents;
+mod allocations;
+mod context;
+mod error;
+mod events;
+mod exec;
+mod extract;
+mod from_state;
+mod guard;
+mod jobs;
+mod log_merge;
+mod logs;
+mod nodes;
+mod page;
+mod plan;
+mod router;
+mod servers;
+mod snapshot;
+pub mod snapshot_file;
+mod submit;
+mod system;
+mod variables;
+pub mod view;
+
+pub use self::agents::Agents;
+pub use self::context::Context;
+pub use self::error::Problem;
+pub use self::router::{openapi, router, serve};

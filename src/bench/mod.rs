@@ -1,1 +1,28 @@
 //! `orch bench`: load and scheduling benchmarks that operators can run too.
+//!
+//! Each returns rows; printing is the command line's part. Start at the file of the benchmark.
+
+pub mod schedule;
+pub mod start;
+
+use serde::Serialize;
+
+/// The middle one of several measurements, and their ends.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Spread {
+    /// Half were smaller.
+    pub median: f64,
+    /// The smallest.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of `values`; zeros if there are none.
+    pub fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let at = |i: usize| values.get(i).copied().unwrap_or_default();
+        Self { median: at(values.len() / 2), min: at(0), max: at(values.len().saturating_sub(1)) }
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::job::JobSpec;
+use super::job::{JobSpec, Protocol};
 use super::name::{AllocId, JobId, NodeName, PortName, TaskName};
 use super::resources::Resources;
 use super::time::Timestamp;
@@ -27,6 +27,9 @@ pub struct Allocation {
     pub grant: Grant,
     /// What it reserves on the node.
     pub reserved: Resources,
+    /// Host ports it reserves there, with their transport.
+    #[serde(default)]
+    pub reserved_ports: Vec<(u16, Protocol)>,
     /// What the cluster wants of it.
     pub desired: Desired,
     /// What its agent said last, or what became of it.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use imbl::{OrdMap, OrdSet};
+
 use super::jobs::JobOutcome;
-use super::query::NodeUse;
 use super::{
     AllocChange, Change, Event, Placement, Placements, Rejected, RejectedCode, Reply, State,
 };
@@ -34,26 +35,51 @@ impl State {
         })
     }
 
-    fn put_alloc(&mut self, alloc: Allocation) {
-        let (id, job, node) = (alloc.id, alloc.job.clone(), alloc.node.clone());
-        if self.allocs.insert(id, Arc::new(alloc)).is_none() {
-            self.index_alloc(id, job, node);
+    /// Puts an allocation into its table and every index.
+    pub(super) fn put_alloc(&mut self, alloc: Allocation) {
+        let alloc = Arc::new(alloc);
+        let before = self.allocs.insert(alloc.id, alloc.clone());
+        if before.is_none() {
+            self.allocs_of_job.entry(alloc.job.clone()).or_default().insert(alloc.id);
+            self.allocs_on_node.entry(alloc.node.clone()).or_default().insert(alloc.id);
+        }
+        let held = before.is_some_and(|before| !before.ended());
+        if held == alloc.ended() {
+            let used = self.uses.entry(alloc.node.clone()).or_default();
+            if held { used.release(&alloc) } else { used.take(&alloc) }
         }
     }
 
-    pub(super) fn index_alloc(&mut self, id: AllocId, job: JobId, node: NodeName) {
-        self.allocs_of_job.entry(job).or_default().insert(id);
-        self.allocs_on_node.entry(node).or_default().insert(id);
+    /// Takes an allocation out of its table and every index.
+    fn remove_alloc(&mut self, id: AllocId) {
+        let Some(alloc) = self.allocs.remove(&id) else { return };
+        remove_from(&mut self.allocs_of_job, &alloc.job, id);
+        remove_from(&mut self.allocs_on_node, &alloc.node, id);
+        if !alloc.ended()
+            && let Some(used) = self.uses.get_mut(&alloc.node)
+        {
+            used.release(&alloc);
+        }
+        if !self.allocs_on_node.contains_key(&alloc.node) {
+            self.uses.remove(&alloc.node);
+        }
+    }
+}
+
+fn remove_from<K: Ord + Clone>(index: &mut OrdMap<K, OrdSet<AllocId>>, key: &K, id: AllocId) {
+    if let Some(ids) = index.get_mut(key) {
+        ids.remove(&id);
+        if ids.is_empty() {
+            index.remove(key);
+        }
     }
 }
 
 impl Change<'_> {
     pub(super) fn place(&mut self, placements: &Placements) -> Result<Reply, Rejected> {
         let (mut placed, mut refused) = (0, 0);
-        // What each node has in use, kept up while rows are carried out.
-        let mut uses: std::collections::BTreeMap<NodeName, NodeUse> = Default::default();
         for row in placements.rows() {
-            match self.place_one(row, &mut uses) {
+            match self.place_one(row) {
                 Some(()) => placed += 1,
                 None => refused += 1,
             }
@@ -62,11 +88,7 @@ impl Change<'_> {
     }
 
     /// Checks a placement against the state as it is now: the plan may be older.
-    fn place_one(
-        &mut self,
-        row: Placement,
-        uses: &mut std::collections::BTreeMap<NodeName, NodeUse>,
-    ) -> Option<()> {
+    fn place_one(&mut self, row: Placement) -> Option<()> {
         let job = self.state.jobs.get(&row.job)?.clone();
         let node = self.state.nodes.get(&row.node)?.clone();
         let current = job.current();
@@ -78,26 +100,26 @@ impl Change<'_> {
         }
         let spec = &current.spec;
         let reserved = spec.reserved();
-        let used = uses.entry(row.node.clone()).or_insert_with(|| self.state.node_use(&row.node));
+        let mut used = self.state.node_use(&row.node);
         if node.resources.minus(used.resources).lacks(reserved).is_some()
             || row.ports.len() != spec.ports().count()
             || row.gpus.len() != reserved.gpu as usize
         {
             return None;
         }
-        let mut after = used.clone();
         let mut ports = std::collections::BTreeMap::new();
+        let mut reserved_ports = Vec::with_capacity(row.ports.len());
         for (port, number) in spec.ports().zip(&row.ports) {
-            if !after.ports.insert((*number, port.protocol)) {
+            if used.ports.insert((*number, port.protocol)).is_some() {
                 return None;
             }
             ports.insert(port.name.clone(), *number);
+            reserved_ports.push((*number, port.protocol));
         }
-        if row.gpus.iter().any(|gpu| *gpu >= node.resources.gpu || !after.gpus.insert(*gpu)) {
+        let mut free = |gpu: &u32| *gpu < node.resources.gpu && used.gpus.insert(*gpu).is_none();
+        if !row.gpus.iter().all(&mut free) {
             return None;
         }
-        after.resources = after.resources.plus(reserved);
-        *used = after;
 
         let previous = row.previous.and_then(|id| self.state.allocs.get(&id)).cloned();
         let failures = previous.as_ref().map_or(0, |previous| match previous.status {
@@ -115,6 +137,7 @@ impl Change<'_> {
             node: row.node.clone(),
             grant: Grant { ports, gpus: row.gpus, generation: self.stamp.index },
             reserved,
+            reserved_ports,
             desired: Desired::Run,
             status: AllocStatus::Pending,
             health: Health::Unknown,
@@ -300,19 +323,7 @@ impl Change<'_> {
             return;
         }
         self.emit_alloc(id, AllocChange::Removed, "");
-        let Some(alloc) = self.state.allocs.remove(&id) else { return };
-        if let Some(ids) = self.state.allocs_of_job.get_mut(&alloc.job) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.state.allocs_of_job.remove(&alloc.job);
-            }
-        }
-        if let Some(ids) = self.state.allocs_on_node.get_mut(&alloc.node) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.state.allocs_on_node.remove(&alloc.node);
-            }
-        }
+        self.state.remove_alloc(id);
     }
 
     fn emit_alloc(&mut self, id: AllocId, change: AllocChange, message: &str) {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::allocation::{AllocReport, StopReason};
 use crate::model::job::JobSpec;
-use crate::model::name::{AllocId, JobId, NodeName, ProjectName};
+use crate::model::name::{AllocId, JobId, NodeName, ProjectName, ServerName};
 use crate::model::node::{NodeSpec, NodeState};
 use crate::model::time::{Millis, Timestamp};
 use crate::model::variable::VariablePath;
@@ -153,6 +153,13 @@ pub enum Command {
         /// `xxh3` of them.
         checksum: u64,
     },
+    /// A server was taken out of the cluster: its id may never come back.
+    RetireServer {
+        /// Its id.
+        id: u64,
+        /// The name it had.
+        name: ServerName,
+    },
 }
 
 impl Command {
@@ -176,6 +183,7 @@ impl Command {
             Self::DeleteVariable { .. } => "delete_variable",
             Self::RestoreChunk { .. } => "restore_chunk",
             Self::RestoreCommit { .. } => "restore_commit",
+            Self::RetireServer { .. } => "retire_server",
         }
     }
 }

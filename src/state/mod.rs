@@ -25,12 +25,13 @@ use serde::{Deserialize, Serialize};
 pub use self::command::{Command, Placement, Placements, Request};
 pub use self::event::{AllocChange, Event, EventRecord, JobChange, NodeChange};
 pub use self::jobs::{Job, JobOutcome, JobVersion};
+pub use self::query::NodeUse;
 pub use self::rejected::{Rejected, RejectedCode};
 use self::replies::Remembered;
 use self::restore::Staging;
 use crate::limits::EVENTS_KEPT;
 use crate::model::allocation::Allocation;
-use crate::model::name::{AllocId, JobId, NodeName};
+use crate::model::name::{AllocId, JobId, NodeName, ServerName};
 use crate::model::node::Node;
 use crate::model::time::Timestamp;
 use crate::model::variable::{Variable, VariableKey};
@@ -94,9 +95,11 @@ pub struct State {
     replies_order: Vector<String>,
     events: Vector<Arc<EventRecord>>,
     staging: Staging,
+    retired_servers: OrdMap<u64, ServerName>,
     // Indexes: derived from `allocs`, not part of a snapshot.
     allocs_of_job: OrdMap<JobId, OrdSet<AllocId>>,
     allocs_on_node: OrdMap<NodeName, OrdSet<AllocId>>,
+    uses: OrdMap<NodeName, NodeUse>,
 }
 
 impl State {
@@ -164,6 +167,10 @@ impl Change<'_> {
             }
             Command::RestoreChunk { offset, bytes } => self.restore_chunk(*offset, bytes),
             Command::RestoreCommit { length, checksum } => self.restore_commit(*length, *checksum),
+            Command::RetireServer { id, name } => {
+                self.state.retired_servers.insert(*id, name.clone());
+                Ok(Reply::Done)
+            }
         }
     }
 

@@ -1,14 +1,16 @@
 //! What planners and the API read.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use imbl::OrdSet;
 
 use super::{EventRecord, Job, Stamp, State, snapshot};
 use crate::model::allocation::{Allocation, Assignment, Desired};
 use crate::model::job::Protocol;
-use crate::model::name::{AllocId, JobId, NodeName, ProjectName};
+use crate::model::name::{AllocId, JobId, NodeName, ProjectName, ServerName};
 use crate::model::node::Node;
 use crate::model::resources::Resources;
+use crate::model::time::Timestamp;
 use crate::model::variable::{Variable, VariableKey, VariablePath};
 
 /// What is in use on a node.
@@ -17,9 +19,29 @@ pub struct NodeUse {
     /// Sum over the allocations that have not ended.
     pub resources: Resources,
     /// Their host ports.
-    pub ports: BTreeSet<(u16, Protocol)>,
+    pub ports: OrdSet<(u16, Protocol)>,
     /// Their devices.
-    pub gpus: BTreeSet<u32>,
+    pub gpus: OrdSet<u32>,
+}
+
+impl NodeUse {
+    /// Counts an allocation in.
+    pub fn take(&mut self, alloc: &Allocation) {
+        self.resources = self.resources.plus(alloc.reserved);
+        self.ports.extend(alloc.reserved_ports.iter().copied());
+        self.gpus.extend(alloc.grant.gpus.iter().copied());
+    }
+
+    /// Counts an allocation out.
+    pub fn release(&mut self, alloc: &Allocation) {
+        self.resources = self.resources.minus(alloc.reserved);
+        for port in &alloc.reserved_ports {
+            self.ports.remove(port);
+        }
+        for gpu in &alloc.grant.gpus {
+            self.gpus.remove(gpu);
+        }
+    }
 }
 
 /// Events from before those kept were asked for.
@@ -82,6 +104,20 @@ impl State {
         self.jobs.range((from, Unbounded))
     }
 
+    /// Jobs from `from` on in their order.
+    pub fn jobs_from<'s>(
+        &'s self,
+        from: &JobId,
+    ) -> impl Iterator<Item = (&'s JobId, &'s Arc<Job>)> + use<'s> {
+        self.jobs.range(from.clone()..)
+    }
+
+    /// Whether a reply to an idempotent request from before `before` is still kept.
+    pub fn has_replies_before(&self, before: Timestamp) -> bool {
+        let oldest = self.replies_order.front().and_then(|key| self.replies.get(key));
+        oldest.is_some_and(|reply| reply.at < before)
+    }
+
     /// A node.
     pub fn node(&self, name: &NodeName) -> Option<&Arc<Node>> {
         self.nodes.get(name)
@@ -123,19 +159,7 @@ impl State {
 
     /// What is in use on a node.
     pub fn node_use(&self, node: &NodeName) -> NodeUse {
-        let mut used = NodeUse::default();
-        for alloc in self.allocs_on(node).filter(|alloc| !alloc.ended()) {
-            used.resources = used.resources.plus(alloc.reserved);
-            used.gpus.extend(&alloc.grant.gpus);
-            let spec = self.jobs.get(&alloc.job).map(|job| job.spec_of(alloc.version));
-            for (name, number) in &alloc.grant.ports {
-                let protocol = spec
-                    .and_then(|spec| spec.ports().find(|port| port.name == *name))
-                    .map_or(Protocol::Tcp, |port| port.protocol);
-                used.ports.insert((*number, protocol));
-            }
-        }
-        used
+        self.uses.get(node).cloned().unwrap_or_default()
     }
 
     /// What a node's agent is to run, by allocation.
@@ -171,6 +195,11 @@ impl State {
     /// All variables, by project and path.
     pub fn variables(&self) -> impl Iterator<Item = (&VariableKey, &Arc<Variable>)> {
         self.variables.iter()
+    }
+
+    /// The name that a server had which was taken out of the cluster.
+    pub fn retired_server(&self, id: u64) -> Option<&ServerName> {
+        self.retired_servers.get(&id)
     }
 
     /// Of everything in the state: equal on all servers that applied the same log.

@@ -61,6 +61,7 @@ impl Change<'_> {
         restored.events = now.events.clone();
         restored.replies = now.replies.clone();
         restored.replies_order = now.replies_order.clone();
+        restored.retired_servers = now.retired_servers.clone();
         *self.state = restored;
         self.emit(Event::Restored);
         Ok(Reply::Done)

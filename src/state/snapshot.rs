@@ -11,7 +11,7 @@ use super::codec::{self, CodecError};
 use super::{EventRecord, Job, Remembered, Stamp, State};
 use crate::limits::SNAPSHOT_ROW_BYTES_MAX;
 use crate::model::allocation::Allocation;
-use crate::model::name::JobId;
+use crate::model::name::{JobId, ServerName};
 use crate::model::node::Node;
 use crate::model::variable::{Variable, VariableKey};
 
@@ -46,6 +46,7 @@ enum RowRef<'s> {
     Reply(&'s str, &'s Remembered),
     Event(&'s EventRecord),
     Staged(#[serde(with = "serde_bytes")] &'s [u8]),
+    RetiredServer(u64, &'s ServerName),
     End { rows: u64 },
 }
 
@@ -59,6 +60,7 @@ enum Row {
     Reply(String, Remembered),
     Event(EventRecord),
     Staged(#[serde(with = "serde_bytes")] Vec<u8>),
+    RetiredServer(u64, ServerName),
     End { rows: u64 },
 }
 
@@ -105,6 +107,9 @@ pub fn write(state: &State, out: &mut impl Write) -> Result<(), SnapshotError> {
     }
     for chunk in &state.staging.chunks {
         put(RowRef::Staged(chunk))?;
+    }
+    for (id, name) in &state.retired_servers {
+        put(RowRef::RetiredServer(*id, name))?;
     }
     let before_end = rows;
     let bytes = codec::to_bytes(&RowRef::End { rows: before_end })?;
@@ -172,10 +177,7 @@ fn put_row(state: &mut State, row: Row) -> Result<(), SnapshotError> {
         Row::Node(node) => {
             state.nodes.insert(node.name.clone(), Arc::new(node));
         }
-        Row::Alloc(alloc) => {
-            state.index_alloc(alloc.id, alloc.job.clone(), alloc.node.clone());
-            state.allocs.insert(alloc.id, Arc::new(alloc));
-        }
+        Row::Alloc(alloc) => state.put_alloc(alloc),
         Row::Variable(key, variable) => {
             state.variables.insert(key, Arc::new(variable));
         }
@@ -187,6 +189,9 @@ fn put_row(state: &mut State, row: Row) -> Result<(), SnapshotError> {
         Row::Staged(bytes) => {
             state.staging.length += bytes.len() as u64;
             state.staging.chunks.push_back(bytes.into());
+        }
+        Row::RetiredServer(id, name) => {
+            state.retired_servers.insert(id, name);
         }
         Row::End { .. } => {}
     }

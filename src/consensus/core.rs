@@ -1,0 +1,155 @@
+//! What the room's tasks share: Raft itself and the ways in and out.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::{Raft, RaftMetrics, ServerState};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::config::{Config, Tuning};
+use super::handle::{Leadership, ReadError, View};
+use super::log_disk::{Identity, KeepIdentity};
+use super::peers::{Answer, Call, CallError, Peers};
+use super::proposer::Pending;
+use super::raft_log::RaftLog;
+use super::runtime::Offload;
+use super::snapshot_store::SnapshotStore;
+use super::state_machine::StateMachine;
+use super::types::{StoredMembership, TypeConfig};
+use crate::clock::SharedClock;
+use crate::model::server::Server;
+use crate::observe::metrics::Metrics;
+
+/// Someone who waits for a linearizable view.
+pub(super) type Reader = oneshot::Sender<Result<View, ReadError>>;
+
+/// Checksums of the state at the last checkpoints, oldest first.
+pub(super) type Checksums = VecDeque<(u64, u64)>;
+
+pub(super) struct Core {
+    pub(super) me: Server,
+    pub(super) config: Config,
+    pub(super) raft: Raft<TypeConfig, StateMachine>,
+    pub(super) log: RaftLog,
+    pub(super) snapshots: SnapshotStore,
+    pub(super) views: watch::Receiver<View>,
+    pub(super) leadership: watch::Receiver<Leadership>,
+    pub(super) checksums: watch::Receiver<Checksums>,
+    pub(super) peers: Arc<dyn Peers>,
+    pub(super) proposals: mpsc::Sender<Pending>,
+    pub(super) proposal_bytes: Arc<Semaphore>,
+    pub(super) readers: mpsc::Sender<Reader>,
+    pub(super) fatal: watch::Sender<Option<String>>,
+    pub(super) identity: Mutex<Identity>,
+    pub(super) keep_identity: Box<dyn KeepIdentity>,
+    /// The same as in `identity`, for the transport.
+    pub(super) cluster_id: Arc<AtomicU64>,
+    pub(super) stopping: CancellationToken,
+    pub(super) tasks: TaskTracker,
+    pub(super) clock: SharedClock,
+    pub(super) metrics: Metrics,
+    pub(super) offload: Offload,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("me", &self.me).finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    pub(super) fn tuning(&self) -> &Tuning {
+        &self.config.tuning
+    }
+
+    /// Looks at Raft's own figures.
+    pub(super) fn raft_metrics<T>(&self, look: impl FnOnce(&RaftMetrics<TypeConfig>) -> T) -> T {
+        look(&self.raft.metrics().borrow_watched())
+    }
+
+    /// The members, the newest set there is, committed or not.
+    pub(super) fn membership(&self) -> Arc<StoredMembership> {
+        self.raft_metrics(|metrics| metrics.membership_config.clone())
+    }
+
+    /// All members.
+    pub(super) fn members(&self) -> Vec<Server> {
+        let membership = self.membership();
+        let servers = membership.nodes().filter_map(|(id, member)| member.server(*id).ok());
+        servers.collect()
+    }
+
+    pub(super) fn leads(&self) -> bool {
+        self.raft_metrics(|metrics| metrics.state == ServerState::Leader)
+    }
+
+    /// The newest view.
+    pub(super) fn view(&self) -> View {
+        self.views.borrow().clone()
+    }
+
+    /// The leader, if it is another server.
+    pub(super) fn other_leader(&self) -> Option<Server> {
+        let leader = self.leadership.borrow().leader.clone();
+        leader.filter(|leader| leader.id != self.me.id)
+    }
+
+    pub(super) async fn ask(
+        &self,
+        server: &Server,
+        call: Call,
+        passed_on: bool,
+        timeout: Duration,
+    ) -> Result<Answer, CallError> {
+        self.peers.call(&server.rpc_addr, server.id, call, passed_on, timeout).await
+    }
+
+    /// Changes what is known of this server's identity, durably.
+    pub(super) fn change_identity(&self, change: impl FnOnce(&mut Identity)) {
+        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = *identity;
+        change(&mut changed);
+        if changed != *identity {
+            if let Err(error) = self.keep_identity.keep(&changed) {
+                self.fail(format!("this server's identity can't be written: {error}"));
+            }
+            *identity = changed;
+            self.cluster_id.store(changed.cluster_id, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server can't go on: whoever runs it is told why.
+    pub(super) fn fail(&self, message: String) {
+        self.fatal.send_if_modified(|known| {
+            if known.is_some() {
+                return false;
+            }
+            tracing::error!("{message}");
+            *known = Some(message);
+            true
+        });
+    }
+
+    /// Waits until this server has applied `index`.
+    pub(super) async fn applied(&self, index: u64) -> Result<View, ReadError> {
+        let mut views = self.views.clone();
+        let view = views.wait_for(|view| view.applied_index >= index).await;
+        view.map(|view| view.clone()).map_err(|_| ReadError::Stopping("it has failed".to_owned()))
+    }
+
+    /// Waits until who leads changes, at most for `pause`.
+    pub(super) async fn leader_change(&self, pause: Duration) {
+        let mut leadership = self.leadership.clone();
+        leadership.mark_unchanged();
+        let _ = tokio::time::timeout(pause, leadership.changed()).await;
+    }
+}

@@ -1,0 +1,216 @@
+//! Opening a log directory: the lock, every checksum, no hole.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::writer::{FrameInfo, Writer};
+use super::{
+    COMMITTED, IDENTITY, LOG, LogOpenError, LogStore, META, PURGED, SyncHandle, VOTE,
+    parse_key, read_frame, sealed, unsealed,
+};
+use crate::consensus::log_disk::{Identity, Loaded};
+use crate::consensus::types::LogId;
+use crate::observe::metrics::Metrics;
+
+const FORMAT: u32 = 1;
+
+/// What opening a directory brings.
+pub struct Opened {
+    /// To serve a log's changes.
+    pub store: LogStore,
+    /// What the directory held.
+    pub loaded: Loaded,
+    /// Who the server is.
+    pub identity: Identity,
+}
+
+impl LogStore {
+    /// Opens the log in `dir`, and makes it if there is none; a new server is to be `new_id`.
+    /// Blocks for as long as reading the log takes.
+    ///
+    /// # Errors
+    /// See [`LogOpenError`].
+    pub fn open(dir: &Path, new_id: u64, metrics: Metrics) -> Result<Opened, LogOpenError> {
+        let io_error = |error| LogOpenError::Io { dir: dir.to_owned(), error };
+        let damaged = |what: String| LogOpenError::Damaged { dir: dir.to_owned(), what };
+        std::fs::create_dir_all(dir).map_err(io_error)?;
+        let db = open_db(dir)?;
+        let log = db.open_tree(LOG).map_err(|error| damaged(error.to_string()))?;
+        let meta = db.open_tree(META).map_err(|error| damaged(error.to_string()))?;
+        check_blobs(dir).map_err(|what| damaged(what.to_owned()))?;
+        let sync = SyncHandle::open(dir).map_err(io_error)?;
+
+        let identity = match get(&meta, IDENTITY).map_err(damaged)? {
+            Some(Identity { format, .. }) if format > FORMAT => {
+                return Err(LogOpenError::Newer { dir: dir.to_owned(), format });
+            }
+            Some(identity) => identity,
+            None if !log.is_empty() => return Err(damaged("its identity is missing".to_owned())),
+            None => {
+                let identity =
+                    Identity { format: FORMAT, server_id: new_id, cluster_id: 0, joining: false };
+                create(dir, &meta, &sync, &identity).map_err(io_error)?;
+                identity
+            }
+        };
+        let mut loaded = Loaded {
+            vote: get(&meta, VOTE).map_err(damaged)?,
+            committed: get(&meta, COMMITTED).map_err(damaged)?,
+            last_purged: get(&meta, PURGED).map_err(damaged)?,
+            entries: Vec::new(),
+        };
+        let frames = load_frames(&log, &mut loaded).map_err(damaged)?;
+        let writer = Writer::new(db, log, meta.clone(), sync, frames, dir.to_owned(), metrics);
+        Ok(Opened { store: LogStore { writer, meta }, loaded, identity })
+    }
+}
+
+/// sled panics on some kinds of damage: that must not take the process down unexplained.
+fn open_db(dir: &Path) -> Result<sled::Db, LogOpenError> {
+    let owned: PathBuf = dir.to_owned();
+    let opened = std::thread::spawn(move || {
+        sled::Config::new()
+            .path(owned)
+            .segment_size(8 << 20)
+            .cache_capacity(32 << 20)
+            .mode(sled::Mode::HighThroughput)
+            .flush_every_ms(Some(500))
+            .use_compression(false)
+            .open()
+    })
+    .join();
+    let damaged = |what: String| LogOpenError::Damaged { dir: dir.to_owned(), what };
+    match opened {
+        Ok(Ok(db)) => Ok(db),
+        // sled says so only in words.
+        Ok(Err(sled::Error::Io(error)))
+            if error.kind() == io::ErrorKind::WouldBlock
+                || error.to_string().contains("could not acquire lock") =>
+        {
+            Err(LogOpenError::Locked { dir: dir.to_owned() })
+        }
+        Ok(Err(sled::Error::Io(error))) => Err(LogOpenError::Io { dir: dir.to_owned(), error }),
+        Ok(Err(error)) => Err(damaged(error.to_string())),
+        Err(panic) => {
+            let what = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("sled panicked");
+            Err(damaged(format!("the store can't be opened: {what}")))
+        }
+    }
+}
+
+/// A new directory: not only its contents, its names too must outlive a loss of power.
+fn create(dir: &Path, meta: &sled::Tree, sync: &SyncHandle, identity: &Identity) -> io::Result<()> {
+    meta.insert(IDENTITY, sealed(identity)?).map_err(io::Error::other)?;
+    meta.flush().map_err(io::Error::other)?;
+    sync.sync()?;
+    File::open(dir.join("conf"))?.sync_all()?;
+    for ancestor in dir.ancestors().take(3).filter(|path| !path.as_os_str().is_empty()) {
+        File::open(ancestor)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn get<T: serde::de::DeserializeOwned>(
+    meta: &sled::Tree,
+    name: &str,
+) -> Result<Option<T>, String> {
+    match meta.get(name).map_err(|error| error.to_string())? {
+        None => Ok(None),
+        Some(bytes) => match unsealed(&bytes) {
+            Some(value) => Ok(Some(value)),
+            None => Err(format!("the record `{name}` can't be read")),
+        },
+    }
+}
+
+/// Values that large are never written here; sled would keep each in a file that it does not sync.
+pub(super) fn check_blobs(dir: &Path) -> Result<(), &'static str> {
+    let first = std::fs::read_dir(dir.join("blobs")).ok().and_then(|mut files| files.next());
+    if first.is_some() { Err("its directory `blobs` is not empty") } else { Ok(()) }
+}
+
+/// Reads all frames behind the last purged entry into `loaded`, and says where they are.
+fn load_frames(
+    log: &sled::Tree,
+    loaded: &mut Loaded,
+) -> Result<BTreeMap<u64, FrameInfo>, String> {
+    let mut frames = BTreeMap::new();
+    let mut next = loaded.last_purged.map(|id| id.index + 1);
+    let mut rows = log.iter().peekable();
+    while let Some(row) = rows.next() {
+        let (key, part) = row.map_err(|error| error.to_string())?;
+        let Some((first, 0)) = parse_key(&key) else {
+            return Err("a record is not where a frame begins".to_owned());
+        };
+        let mut bytes = part.to_vec();
+        let mut parts = 1;
+        while let Some(Ok((key, part))) = rows.peek() {
+            if parse_key(key) != Some((first, parts)) {
+                break;
+            }
+            bytes.extend_from_slice(part);
+            parts += 1;
+            rows.next();
+        }
+        let entries = match read_frame(&Bytes::from(bytes)) {
+            Ok(entries) if entries.first().is_some_and(|entry| entry.log_id.index == first) => {
+                entries
+            }
+            found => {
+                let what = match found {
+                    Ok(_) => "it is not where it belongs".to_owned(),
+                    Err(error) => error.to_string(),
+                };
+                let acknowledged = loaded.committed.is_some_and(|id| id.index >= first);
+                if rows.peek().is_some() || acknowledged {
+                    return Err(format!("the frame at index {first} is bad: {what}"));
+                }
+                // Half of a last write, that nobody was told was done.
+                tracing::warn!(first, what, "dropping the log's last frame");
+                for part in 0..parts {
+                    log.remove(super::key(first, part)).map_err(|error| error.to_string())?;
+                }
+                break;
+            }
+        };
+        let last = entries.last().map_or(first, |entry| entry.log_id.index);
+        frames.insert(first, FrameInfo { last, parts });
+        for entry in entries {
+            let index = entry.log_id.index;
+            match next {
+                // Left over from a purge that did not get to its end.
+                Some(expected) if index < expected && loaded.entries.is_empty() => {}
+                Some(expected) if index != expected => {
+                    return Err(format!("entries {expected} to {} are missing", index - 1));
+                }
+                None if index != 0 => return Err(format!("entries 0 to {} are missing", index - 1)),
+                _ => {
+                    next = Some(index + 1);
+                    loaded.entries.push(entry);
+                }
+            }
+        }
+    }
+    check_end(loaded)?;
+    Ok(frames)
+}
+
+/// What is known to be committed must be there.
+fn check_end(loaded: &Loaded) -> Result<(), String> {
+    let last = loaded.entries.last().map(|entry| entry.log_id).or(loaded.last_purged);
+    match loaded.committed {
+        Some(committed) if last.is_none_or(|last: LogId| last.index < committed.index) => {
+            let from = last.map_or(0, |last| last.index + 1);
+            Err(format!("entries {from} to {} are missing at its end", committed.index))
+        }
+        _ => Ok(()),
+    }
+}

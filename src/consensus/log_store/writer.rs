@@ -1,0 +1,314 @@
+//! The thread that writes the log: takes what has gathered, makes it durable with one sync, and
+//! tells everyone who waits.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
+
+use super::open::check_blobs;
+use super::{
+    COMMITTED, FrameWriter, PART_BYTES, PURGED, SyncHandle, VOTE, key, read_frame, sealed,
+};
+use crate::consensus::log_disk::{Done, LogJob, LogOp};
+use crate::consensus::types::{Entry, LogId, entry_bytes};
+use crate::limits::{
+    LOG_FRAME_BYTES, LOG_GROUP_BYTES_MAX, LOG_GROUP_ENTRIES_MAX, LOG_PURGE_FRAMES,
+};
+use crate::observe::metrics::Metrics;
+
+/// sled's directory is looked at again after so many syncs.
+const SYNCS_BETWEEN_CHECKS: u64 = 4096;
+
+/// Where a frame ends, and how many records it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FrameInfo {
+    pub(super) last: u64,
+    pub(super) parts: u16,
+}
+
+pub(super) struct Writer {
+    db: sled::Db,
+    log: sled::Tree,
+    meta: sled::Tree,
+    sync: SyncHandle,
+    /// By first index.
+    frames: BTreeMap<u64, FrameInfo>,
+    /// Frames up to here are to go.
+    purge_upto: Option<u64>,
+    failed: Option<String>,
+    syncs: u64,
+    dir: PathBuf,
+    metrics: Metrics,
+}
+
+impl Writer {
+    pub(super) fn new(
+        db: sled::Db,
+        log: sled::Tree,
+        meta: sled::Tree,
+        sync: SyncHandle,
+        frames: BTreeMap<u64, FrameInfo>,
+        dir: PathBuf,
+        metrics: Metrics,
+    ) -> Self {
+        let (purge_upto, failed, syncs) = (None, None, 0);
+        Self { db, log, meta, sync, frames, purge_upto, failed, syncs, dir, metrics }
+    }
+
+    pub(super) fn sync_handle(&self) -> SyncHandle {
+        self.sync.clone()
+    }
+
+    /// Runs until the queue is closed or asks for the end.
+    pub(super) fn serve(mut self, mut queue: mpsc::Receiver<LogJob>) {
+        while let Some(first) = self.next(&mut queue) {
+            let mut group = vec![first];
+            let (mut entries, mut bytes) = (0, 0);
+            while entries < LOG_GROUP_ENTRIES_MAX && bytes < LOG_GROUP_BYTES_MAX {
+                match queue.try_recv() {
+                    Ok(job) => {
+                        if let LogOp::Append(new) = &job.op {
+                            entries += new.len();
+                            bytes += new.iter().map(entry_bytes).sum::<usize>();
+                        }
+                        group.push(job);
+                    }
+                    Err(_) => break,
+                }
+            }
+            let closes = group.iter().any(|job| matches!(job.op, LogOp::Close));
+            self.carry_out(group);
+            if closes {
+                break;
+            }
+        }
+        // Closes sled before anyone may open the directory again.
+        drop(self);
+    }
+
+    /// The next job; purges a step at a time while there is none.
+    fn next(&mut self, queue: &mut mpsc::Receiver<LogJob>) -> Option<LogJob> {
+        loop {
+            if self.purge_upto.is_none() || self.failed.is_some() {
+                return queue.blocking_recv();
+            }
+            match queue.try_recv() {
+                Ok(job) => return Some(job),
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) => self.guarded(Self::purge_step),
+            }
+        }
+    }
+
+    fn carry_out(&mut self, group: Vec<LogJob>) {
+        let (ops, waiting): (Vec<LogOp>, Vec<Done>) =
+            group.into_iter().map(|job| (job.op, job.done)).unzip();
+        self.guarded(|writer| writer.write(ops));
+        if self.purge_upto.is_some() {
+            self.guarded(Self::purge_step);
+        }
+        for done in waiting {
+            done.complete(match &self.failed {
+                None => Ok(()),
+                Some(message) => Err(io::Error::other(message.clone())),
+            });
+        }
+    }
+
+    /// After one failure nothing is written any more: what a failed sync left behind is unknown.
+    fn guarded(&mut self, work: impl FnOnce(&mut Self) -> io::Result<()>) {
+        if self.failed.is_some() {
+            return;
+        }
+        let outcome = catch_unwind(AssertUnwindSafe(|| work(self)));
+        let what = match outcome {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::StorageFull => {
+                format!("{error}; make room and start the server again")
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "sled panicked; is the disk full?".to_owned(),
+        };
+        let message = format!("the log in {} can't be written: {what}", self.dir.display());
+        tracing::error!("{message}");
+        self.failed = Some(message);
+    }
+
+    fn write(&mut self, ops: Vec<LogOp>) -> io::Result<()> {
+        let started = Instant::now();
+        let mut batch = FrameBatch::default();
+        let mut committed = None;
+        let mut must_sync = false;
+        for op in ops {
+            match op {
+                LogOp::Append(entries) => {
+                    batch.append(&entries)?;
+                    must_sync |= !entries.is_empty();
+                }
+                LogOp::TruncateFrom(index) => {
+                    self.apply(&mut batch)?;
+                    self.truncate_from(index)?;
+                    must_sync = true;
+                }
+                LogOp::SaveVote(vote) => {
+                    self.apply(&mut batch)?;
+                    self.put(VOTE, &vote)?;
+                    must_sync = true;
+                }
+                LogOp::Purge(upto) => {
+                    self.apply(&mut batch)?;
+                    self.put::<LogId>(PURGED, &upto)?;
+                    self.purge_upto = self.purge_upto.max(Some(upto.index));
+                }
+                LogOp::Committed(id) => committed = Some(id),
+                LogOp::Close => must_sync = true,
+            }
+        }
+        self.apply(&mut batch)?;
+        if let Some(id) = committed {
+            self.put::<LogId>(COMMITTED, &id)?;
+        }
+        if must_sync {
+            self.db.flush().map_err(to_io)?;
+            self.sync.sync()?;
+            self.metrics.raft_fsync_seconds.observe(started.elapsed().as_secs_f64());
+            self.syncs += 1;
+            if self.syncs.is_multiple_of(SYNCS_BETWEEN_CHECKS) {
+                check_blobs(&self.dir).map_err(io::Error::other)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put<T: serde::Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
+        self.meta.insert(name, sealed(value)?).map_err(to_io)?;
+        Ok(())
+    }
+
+    fn apply(&mut self, batch: &mut FrameBatch) -> io::Result<()> {
+        let FrameBatch { mut records, open, mut frames } = std::mem::take(batch);
+        if let Some(frame) = open {
+            put_frame(frame, &mut records, &mut frames);
+        }
+        if !frames.is_empty() {
+            self.log.apply_batch(records).map_err(to_io)?;
+            self.frames.extend(frames);
+        }
+        Ok(())
+    }
+
+    fn truncate_from(&mut self, index: u64) -> io::Result<()> {
+        let mut records = sled::Batch::default();
+        let mut frames = Vec::new();
+        let gone = self.frames.split_off(&index);
+        let cut = self.frames.last_key_value().filter(|(_, info)| info.last >= index);
+        let cut = cut.map(|(first, info)| (*first, *info));
+        for (first, info) in gone.into_iter().chain(cut) {
+            for part in 0..info.parts {
+                records.remove(&key(first, part));
+            }
+        }
+        if let Some((first, info)) = cut {
+            let entries = self.read(first, info)?;
+            let mut frame = FrameWriter::new(first);
+            for entry in entries.iter().filter(|entry| entry.log_id.index < index) {
+                frame.push(entry).map_err(io::Error::other)?;
+            }
+            put_frame(frame, &mut records, &mut frames);
+        }
+        self.log.apply_batch(records).map_err(to_io)?;
+        self.frames.extend(frames);
+        Ok(())
+    }
+
+    fn read(&self, first: u64, info: FrameInfo) -> io::Result<Vec<Entry>> {
+        let mut bytes = Vec::new();
+        for part in 0..info.parts {
+            let record = self.log.get(key(first, part)).map_err(to_io)?;
+            bytes.extend_from_slice(&record.ok_or_else(|| io::Error::other("a frame is missing"))?);
+        }
+        read_frame(&Bytes::from(bytes)).map_err(io::Error::other)
+    }
+
+    fn purge_step(&mut self) -> io::Result<()> {
+        let Some(upto) = self.purge_upto else { return Ok(()) };
+        let mut records = sled::Batch::default();
+        let mut count = 0;
+        while count < LOG_PURGE_FRAMES {
+            match self.frames.first_key_value() {
+                Some((first, info)) if info.last <= upto => {
+                    for part in 0..info.parts {
+                        records.remove(&key(*first, part));
+                    }
+                    self.frames.pop_first();
+                    count += 1;
+                }
+                _ => {
+                    self.purge_upto = None;
+                    break;
+                }
+            }
+        }
+        if count > 0 {
+            self.log.apply_batch(records).map_err(to_io)?;
+        }
+        Ok(())
+    }
+}
+
+/// Frames on their way into sled.
+#[derive(Default)]
+struct FrameBatch {
+    records: sled::Batch,
+    open: Option<FrameWriter>,
+    frames: Vec<(u64, FrameInfo)>,
+}
+
+impl FrameBatch {
+    fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
+        for entry in entries {
+            let index = entry.log_id.index;
+            let fits = |frame: &FrameWriter| {
+                frame.next() == index
+                    && frame.len() < LOG_FRAME_BYTES
+                    && index - frame.first() < LOG_GROUP_ENTRIES_MAX as u64
+            };
+            if self.open.as_ref().is_some_and(|frame| !fits(frame))
+                && let Some(full) = self.open.take()
+            {
+                put_frame(full, &mut self.records, &mut self.frames);
+            }
+            let frame = self.open.get_or_insert_with(|| FrameWriter::new(index));
+            frame.push(entry).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+}
+
+fn put_frame(
+    frame: FrameWriter,
+    records: &mut sled::Batch,
+    frames: &mut Vec<(u64, FrameInfo)>,
+) {
+    let (first, next) = (frame.first(), frame.next());
+    let bytes = frame.finish();
+    let mut parts = 0;
+    for part in bytes.chunks(PART_BYTES) {
+        records.insert(&key(first, parts), part);
+        parts += 1;
+    }
+    frames.push((first, FrameInfo { last: next - 1, parts }));
+}
+
+fn to_io(error: sled::Error) -> io::Error {
+    match error {
+        sled::Error::Io(error) => error,
+        other => io::Error::other(other),
+    }
+}

@@ -1,0 +1,108 @@
+//! The asynchronous runtime that openraft runs on: tokio, with random numbers from `clock`, so
+//! that a simulation's seed decides them.
+
+use std::future::Future;
+use std::time::Duration;
+
+use openraft::AsyncRuntime;
+use openraft::base::OptionalSend;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+#[allow(deprecated, reason = "the adapter's own crate brings nothing else")]
+type Tokio = openraft::impls::TokioRuntime;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Runtime(Tokio);
+
+impl AsyncRuntime for Runtime {
+    type JoinError = <Tokio as AsyncRuntime>::JoinError;
+    type JoinHandle<T: OptionalSend + 'static> = <Tokio as AsyncRuntime>::JoinHandle<T>;
+    type Sleep = <Tokio as AsyncRuntime>::Sleep;
+    type Instant = <Tokio as AsyncRuntime>::Instant;
+    type TimeoutError = <Tokio as AsyncRuntime>::TimeoutError;
+    type Timeout<R, T: Future<Output = R> + OptionalSend> = <Tokio as AsyncRuntime>::Timeout<R, T>;
+    type ThreadLocalRng = SmallRng;
+    type Mpsc = <Tokio as AsyncRuntime>::Mpsc;
+    type Watch = <Tokio as AsyncRuntime>::Watch;
+    type Oneshot = <Tokio as AsyncRuntime>::Oneshot;
+    type Mutex<T: OptionalSend + 'static> = <Tokio as AsyncRuntime>::Mutex<T>;
+
+    fn spawn<T>(future: T) -> Self::JoinHandle<T::Output>
+    where
+        T: Future + OptionalSend + 'static,
+        T::Output: OptionalSend + 'static,
+    {
+        Tokio::spawn(future)
+    }
+
+    fn sleep(duration: Duration) -> Self::Sleep {
+        Tokio::sleep(duration)
+    }
+
+    fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
+        Tokio::sleep_until(deadline)
+    }
+
+    fn timeout<R, F: Future<Output = R> + OptionalSend>(
+        duration: Duration,
+        future: F,
+    ) -> Self::Timeout<R, F> {
+        Tokio::timeout(duration, future)
+    }
+
+    fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
+        deadline: Self::Instant,
+        future: F,
+    ) -> Self::Timeout<R, F> {
+        Tokio::timeout_at(deadline, future)
+    }
+
+    fn is_panic(join_error: &Self::JoinError) -> bool {
+        Tokio::is_panic(join_error)
+    }
+
+    fn thread_rng() -> SmallRng {
+        SmallRng::seed_from_u64(crate::clock::random())
+    }
+
+    fn new(threads: usize) -> Self {
+        Self(Tokio::new(threads))
+    }
+
+    fn block_on<F, T>(&mut self, future: F) -> T
+    where
+        F: Future<Output = T>,
+    {
+        self.0.block_on(future)
+    }
+}
+
+/// Where work goes that would hold up other tasks for long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Offload {
+    /// To a thread of its own.
+    #[default]
+    Threads,
+    /// Nowhere: a simulation has one thread, so that one seed decides everything.
+    Inline,
+}
+
+impl Offload {
+    /// Does it.
+    ///
+    /// # Errors
+    /// If it panics, or the process is stopping.
+    pub async fn run<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> std::io::Result<T> {
+        match self {
+            Self::Threads => {
+                tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)
+            }
+            Self::Inline => Ok(work()),
+        }
+    }
+}

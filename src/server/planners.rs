@@ -1,0 +1,263 @@
+//! The loop of a leader: gathers what changed, has the planners look at it, proposes what they
+//! return, and waits until that is applied before it looks again.
+
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::handle::Config;
+use super::hub::Peers;
+use super::scope::Agenda;
+use crate::clock::SharedClock;
+use crate::consensus::{Consensus, ProposeError, View};
+use crate::model::name::{JobId, NodeName};
+use crate::model::node::NodeState;
+use crate::model::time::{Millis, Timestamp};
+use crate::observe::metrics::Metrics;
+use crate::planner::{self, Inputs, Plan, Scope};
+use crate::state::{Command, Reply, State};
+
+/// Waits after a pass that could not be carried out: doubling from the first to the last.
+const BACKOFF_FIRST: Duration = Duration::from_millis(10);
+const BACKOFF_LAST: Duration = Duration::from_secs(2);
+/// The least time between two looks at who is silent.
+const JUDGE_AGAIN_MIN: Duration = Duration::from_millis(5);
+/// Nodes and allocations from which on a full pass is kept away from the threads that serve.
+const LARGE: usize = 2_000;
+
+/// The loop's owner.
+pub(super) struct Planners {
+    pub(super) consensus: Consensus,
+    pub(super) config: Config,
+    pub(super) clock: SharedClock,
+    pub(super) metrics: Metrics,
+    pub(super) peers: watch::Receiver<Peers>,
+}
+
+/// How a pass ended.
+struct Outcome {
+    /// The view must have this index before the next pass.
+    floor: u64,
+    /// It was carried out as planned.
+    whole: bool,
+}
+
+impl Planners {
+    /// Plans whenever this server leads, until `stop`.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let mut leadership = self.consensus.leadership();
+        loop {
+            let term = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                now = leadership.wait_for(|now| now.ready) => match now {
+                    Ok(now) => now.term,
+                    Err(_) => return,
+                },
+            };
+            tracing::info!(term, "planning begins");
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                over = leadership.wait_for(|now| !now.ready || now.term != term) => {
+                    if over.is_err() {
+                        return;
+                    }
+                    tracing::info!(term, "planning ends: another term has begun");
+                }
+                () = self.lead() => return,
+            }
+        }
+    }
+
+    /// Plans until the state can no longer be watched, or the future is dropped.
+    async fn lead(&self) {
+        let liveness = Liveness { since: Instant::now() };
+        let mut views = self.consensus.views();
+        let mut agenda = Agenda::new(&views.borrow().state, Instant::now());
+        let mut floor = 0;
+        let mut backoff = BACKOFF_FIRST;
+        let mut not_before = Instant::now();
+        let mut judge_at = Instant::now();
+        loop {
+            let view = match views.wait_for(|view| view.applied_index >= floor).await {
+                Ok(view) => view.clone(),
+                Err(_) => return,
+            };
+            agenda.follow(&view.state);
+            let now = Instant::now();
+            let wait_until = if now < not_before {
+                not_before
+            } else {
+                let silent = now >= judge_at && {
+                    let timeout = self.config.node_timeout.as_duration();
+                    let oldest = self.oldest(&liveness, &view.state, now);
+                    // If the planners leave it at that, they are not asked all the time.
+                    let wait = timeout.checked_sub(oldest).unwrap_or(timeout / 4);
+                    judge_at = now + wait.max(JUDGE_AGAIN_MIN);
+                    oldest >= timeout
+                };
+                let scope = agenda.take(now).or_else(|| silent.then(Scope::default));
+                if let Some(scope) = scope {
+                    let outcome = self.pass(&view, scope, &mut agenda, &liveness).await;
+                    floor = outcome.floor;
+                    if outcome.whole {
+                        backoff = BACKOFF_FIRST;
+                    } else {
+                        not_before = Instant::now() + backoff;
+                        backoff = (backoff * 2).min(BACKOFF_LAST);
+                    }
+                    continue;
+                }
+                agenda.wake_at().min(judge_at)
+            };
+            tokio::select! {
+                changed = views.changed(), if wait_until != not_before => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                () = sleep_until(wait_until) => {}
+            }
+        }
+    }
+
+    async fn pass(
+        &self,
+        view: &View,
+        scope: Scope,
+        agenda: &mut Agenda,
+        liveness: &Liveness,
+    ) -> Outcome {
+        let now = Instant::now();
+        let inputs = self.inputs(liveness, &view.state, now);
+        let planned = plan(view, inputs, scope.clone()).await;
+        self.metrics.planner_pass_seconds.observe(now.elapsed().as_secs_f64());
+        let Some(plan) = planned else {
+            tracing::error!(?scope, "a planner panicked; this is a defect, please report it");
+            agenda.put_back(scope);
+            return Outcome { floor: view.applied_index, whole: false };
+        };
+        let look_in = plan.next_look.map(|at| at.since(self.clock.now()).as_duration());
+        let full_pass = self.config.full_pass.as_duration();
+        agenda.planned(&scope, &plan, look_in, Instant::now(), full_pass);
+        let outcome = self.carry_out(plan.commands, view.applied_index, agenda).await;
+        if !outcome.whole {
+            agenda.put_back(scope);
+        }
+        outcome
+    }
+
+    /// How long the node that has been silent longest has been silent; zero without ready nodes.
+    fn oldest(&self, liveness: &Liveness, state: &State, now: Instant) -> Duration {
+        let (peers, time) = (self.peers.borrow(), self.clock.now());
+        liveness
+            .silence(state, &peers, now, time)
+            .map(|(_, silent)| silent)
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// Planners are told only of nodes that are overdue: for the others this loop has the timer.
+    fn inputs(&self, liveness: &Liveness, state: &State, now: Instant) -> Inputs {
+        let (peers, time) = (self.peers.borrow(), self.clock.now());
+        let node_timeout = self.config.node_timeout;
+        let last_heard = liveness
+            .silence(state, &peers, now, time)
+            .filter(|(_, silent)| *silent >= node_timeout.as_duration())
+            .map(|(node, silent)| (node.clone(), time - millis(silent)))
+            .collect();
+        Inputs { now: time, last_heard, node_timeout }
+    }
+
+    /// Proposes in order; what was refused is looked at again.
+    async fn carry_out(
+        &self,
+        commands: Vec<Command>,
+        mut floor: u64,
+        agenda: &mut Agenda,
+    ) -> Outcome {
+        let mut whole = true;
+        for command in commands {
+            let word = command.word();
+            let jobs = placed_jobs(&command);
+            match self.consensus.propose(command.into()).await {
+                Ok(committed) => {
+                    floor = floor.max(committed.index);
+                    if let Reply::Placed { placed, refused } = committed.reply {
+                        self.metrics.scheduler_placed.inc_by(u64::from(placed));
+                        if refused > 0 {
+                            // Something changed under the plan; it is made anew from what is now.
+                            tracing::info!(placed, refused, "placements no longer fitted");
+                            jobs.into_iter().for_each(|job| agenda.look_again(job));
+                            whole &= placed > 0;
+                        }
+                    }
+                }
+                Err(ProposeError::Rejected(rejected)) => {
+                    tracing::warn!(command = word, %rejected, "a planned command was refused");
+                    whole = false;
+                }
+                Err(error) => {
+                    tracing::warn!(command = word, %error, "a planned command got no answer");
+                    return Outcome { floor, whole: false };
+                }
+            }
+        }
+        Outcome { floor, whole }
+    }
+}
+
+fn placed_jobs(command: &Command) -> BTreeSet<JobId> {
+    match command {
+        Command::Place(placements) => placements.jobs.iter().map(|(job, _)| job.clone()).collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
+/// One pass; none if a planner panicked.
+async fn plan(view: &View, inputs: Inputs, scope: Scope) -> Option<Plan> {
+    let state = view.state.clone();
+    let large = scope.all && state.nodes().count() + state.allocs().take(LARGE).count() > LARGE;
+    let work = move || {
+        std::panic::catch_unwind(AssertUnwindSafe(|| planner::plan(&state, &inputs, &scope))).ok()
+    };
+    if large { tokio::task::spawn_blocking(work).await.ok().flatten() } else { work() }
+}
+
+/// Judges when nodes were last heard. A new leader has heard nobody yet: for it, all are heard
+/// from the moment it begins to lead.
+struct Liveness {
+    since: Instant,
+}
+
+impl Liveness {
+    /// How long each ready node has been silent. `now` is the time of day `time`; lengths of time
+    /// are measured with a clock that never jumps.
+    fn silence<'s>(
+        &self,
+        state: &'s State,
+        peers: &Peers,
+        now: Instant,
+        time: Timestamp,
+    ) -> impl Iterator<Item = (&'s NodeName, Duration)> {
+        let leading = now.saturating_duration_since(self.since);
+        let ready = state.nodes().filter(|node| node.state == NodeState::Ready);
+        ready.map(move |node| {
+            let silent = match peers.get(&node.name) {
+                Some(peer) => now.saturating_duration_since(peer.heard.borrow().at),
+                // It has registered just now, or was ready before this term.
+                None => time.since(node.state_since).as_duration(),
+            };
+            (&node.name, silent.min(leading))
+        })
+    }
+}
+
+fn millis(duration: Duration) -> Millis {
+    Millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
