@@ -139,9 +139,23 @@ impl Core {
         entry: Bytes,
         deadline: Instant,
     ) -> Result<(u64, Vec<Result<Reply, Rejected>>), CallError> {
+        self.write_in(None, entry, deadline).await
+    }
+
+    /// As [`Core::write`], and only in that term.
+    pub(super) async fn write_in(
+        &self,
+        term: Option<u64>,
+        entry: Bytes,
+        deadline: Instant,
+    ) -> Result<(u64, Vec<Result<Reply, Rejected>>), CallError> {
         let started = Instant::now();
         let (responder, answer) = ProgressResponder::complete_only();
-        let sent = self.raft.client_write_ff(Batch(entry), Some(responder)).await;
+        let write = self.raft.write(Batch(entry)).responder(responder);
+        let sent = match term {
+            Some(term) => write.with_leader(term).await,
+            None => write.await,
+        };
         sent.map_err(|fatal: Fatal<_>| CallError::Refused(fatal.to_string()))?;
         let answer = match tokio::time::timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => answer,

@@ -10,6 +10,7 @@ mod support;
 
 mod architecture;
 mod bad_input;
+mod consensus;
 mod dev;
 mod durability;
 mod engine;
@@ -18,5 +19,6 @@ mod jobs;
 mod membership;
 mod release;
 mod rest;
+mod server;
 mod settings;
 mod survival;
