@@ -12,7 +12,7 @@ use super::handle::Config;
 use super::hub::Peers;
 use super::scope::Agenda;
 use crate::clock::SharedClock;
-use crate::consensus::{Consensus, View};
+use crate::consensus::{Consensus, Leadership, View};
 use crate::model::name::{JobId, NodeName};
 use crate::model::node::NodeState;
 use crate::model::time::{Millis, Timestamp};
@@ -31,6 +31,8 @@ const LARGE: usize = 2_000;
 /// The loop's owner.
 pub(super) struct Planners {
     pub(super) consensus: Consensus,
+    /// Without leaders in doubt; see `majority`.
+    pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) config: Config,
     pub(super) clock: SharedClock,
     pub(super) metrics: Metrics,
@@ -48,7 +50,7 @@ struct Outcome {
 impl Planners {
     /// Plans whenever this server leads, until `stop`.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let mut leadership = self.consensus.leadership();
+        let mut leadership = self.leadership.clone();
         loop {
             let term = tokio::select! {
                 biased;
