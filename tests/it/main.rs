@@ -15,6 +15,7 @@ mod dev;
 mod durability;
 mod engine;
 mod examples;
+mod fuzz_smoke;
 mod jobs;
 mod membership;
 mod release;
