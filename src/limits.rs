@@ -122,7 +122,15 @@ pub const API_BODY_BYTES_MAX: usize = JOB_FILE_BYTES_MAX;
 pub const API_PAGE_ROWS_MAX: usize = 1000;
 /// Rows of a page when the caller names no number.
 pub const API_PAGE_ROWS: usize = 200;
-/// Event streams open at once on one server.
+/// Failing copies that the status of one job tells about.
+pub const API_FAILURES_SHOWN_MAX: usize = 50;
+/// Turns that `orch plan` gives the planner before it is cut short.
+pub const PLAN_ROUNDS_MAX: usize = 500;
+/// Copies whose output one request merges.
+pub const API_LOG_SOURCES_MAX: usize = 64;
+/// Bytes of one message on an exec connection.
+pub const EXEC_MESSAGE_BYTES_MAX: usize = 256 << 10;
+/// Streams (events, logs, exec) open at once on one server.
 pub const API_STREAMS_MAX: usize = 1024;
 /// Events waiting for one slow reader before its stream is ended.
 pub const EVENT_QUEUE_MAX: usize = 4096;
@@ -161,8 +169,6 @@ pub const AGENT_SESSIONS_MAX: usize = 256;
 pub const SERVER_SESSIONS_MAX: usize = 1024;
 /// Frames waiting in a session, each way.
 pub const SESSION_QUEUE_MAX: usize = 64;
-/// How long a server waits until a session is open, in milliseconds.
-pub const SESSION_OPEN_WAIT_MS: u64 = 5_000;
 /// Containers that an agent starts or stops at the same time.
 pub const AGENT_STARTS_AT_ONCE: usize = 8;
 /// Lines that `orch logs --tail` may ask for.

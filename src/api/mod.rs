@@ -42,4 +42,31 @@
 //! | `GET /healthz`, `GET /readyz` | | | `ok`, or 503 with the reason |
 //! | `GET /` | | | a plain page with pointers |
 
+mod agents;
+mod allocations;
+mod context;
+mod error;
+mod events;
+mod exec;
+mod extract;
+mod from_state;
+mod guard;
+mod jobs;
+mod log_merge;
+mod logs;
+mod nodes;
+mod page;
+mod plan;
+mod router;
+mod servers;
+mod snapshot;
+pub mod snapshot_file;
+mod submit;
+mod system;
+mod variables;
 pub mod view;
+
+pub use self::agents::Agents;
+pub use self::context::Context;
+pub use self::error::Problem;
+pub use self::router::{openapi, router, serve};

@@ -114,7 +114,10 @@ async fn unknown_route(method: Method, uri: Uri) -> impl IntoResponse {
     Problem::new(
         StatusCode::NOT_FOUND,
         "unknown_route",
-        format!("there is nothing at {method} {}; /v1/openapi.json lists what there is", uri.path()),
+        format!(
+            "there is nothing at {method} {}; /v1/openapi.json lists what there is",
+            uri.path()
+        ),
     )
 }
 

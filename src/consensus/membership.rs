@@ -264,9 +264,8 @@ impl Core {
                 let matched = metrics.replication.clone().unwrap_or_default();
                 up.into_iter().max_by_key(|server| matched.get(&server.id).copied().flatten())
             });
-            furthest.ok_or_else(|| {
-                CallError::Refused("no other voter is up to take over".to_owned())
-            })?
+            furthest
+                .ok_or_else(|| CallError::Refused("no other voter is up to take over".to_owned()))?
         } else {
             let named = by_name(&membership, to).filter(|(id, _)| voters.contains(id));
             let target = named.and_then(|(id, member)| member.server(id).ok());
@@ -285,9 +284,8 @@ impl Core {
             |error: openraft::errors::Fatal<TypeConfig>| CallError::NotDone(error.to_string());
         self.raft.trigger().transfer_leader(target.id).await.map_err(stopped)?;
         let mut leadership = self.leadership.clone();
-        let taken = leadership.wait_for(|now| {
-            now.leader.as_ref().is_some_and(|leader| leader.id != self.me.id)
-        });
+        let taken = leadership
+            .wait_for(|now| now.leader.as_ref().is_some_and(|leader| leader.id != self.me.id));
         let taken = tokio::time::timeout(TRANSFER_TIMEOUT, taken).await;
         let taken = taken.ok().and_then(Result::ok).and_then(|now| now.leader.clone());
         match taken {

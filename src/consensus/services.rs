@@ -291,9 +291,7 @@ impl Cluster for Door {
     ) -> Result<Response<TransferLeadershipReply>, Status> {
         let to = request.get_ref().to.clone();
         match self.ask(&request, Call::Transfer { to }).await? {
-            Answer::Transferred { leader } => {
-                Ok(Response::new(TransferLeadershipReply { leader }))
-            }
+            Answer::Transferred { leader } => Ok(Response::new(TransferLeadershipReply { leader })),
             _ => Err(odd_answer()),
         }
     }

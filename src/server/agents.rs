@@ -16,6 +16,7 @@ use super::line::{self, Reader};
 use super::{checks, sessions};
 use crate::consensus::{Leadership, ProposeError};
 use crate::limits::{AGENT_HELLO_WAIT_MS, AGENT_QUEUE_MAX};
+use crate::model::node::{NodeSpec, NodeState};
 use crate::rpc::v1;
 use crate::rpc::v1::from_agent::Message;
 use crate::state::{Command, RejectedCode};
@@ -57,6 +58,11 @@ async fn first<T>(inbound: &mut Streaming<T>, what: &str) -> Result<T, Status> {
     }
 }
 
+fn stopping() -> Status {
+    Status::unavailable("this server is stopping; try another")
+}
+
+/// What an agent is told when something it needs could not be proposed.
 pub(super) fn from_propose(error: ProposeError) -> Status {
     match error {
         ProposeError::Rejected(rejected) => match rejected.code {
@@ -82,14 +88,19 @@ impl Agents {
         }
     }
 
-    async fn ask_hub<T>(
-        &self,
-        event: impl FnOnce(oneshot::Sender<T>) -> HubEvent,
-    ) -> Result<T, Status> {
-        self.inner
-            .ask_hub(event)
-            .await
-            .ok_or_else(|| Status::unavailable("this server is stopping"))
+    /// Has the node in the state, as its agent describes it, and waits until this server sees it.
+    async fn register(&self, spec: NodeSpec) -> Result<(), Status> {
+        let state = self.inner.consensus.views().borrow().state.clone();
+        let known = state
+            .node(&spec.name)
+            .is_some_and(|node| node.state == NodeState::Ready && node.spec == spec);
+        if known {
+            // The usual case after a change of leaders, when all agents come at once.
+            return Ok(());
+        }
+        let command = Command::RegisterNode { spec };
+        let committed = self.inner.consensus.propose(command.into()).await.map_err(from_propose)?;
+        self.inner.seen(committed.index).await
     }
 }
 
@@ -126,13 +137,7 @@ impl v1::agents_server::Agents for Agents {
             )));
         }
         let (node, agent_id) = (spec.name.clone(), spec.agent_id);
-        let committed = self
-            .inner
-            .consensus
-            .propose(Command::RegisterNode { spec }.into())
-            .await
-            .map_err(from_propose)?;
-        self.inner.seen(committed.index).await?;
+        self.register(spec).await?;
 
         let (heard, heard_rx) = watch::channel(Heard { at: Instant::now(), stats: None });
         let (out, queue) = mpsc::channel(AGENT_QUEUE_MAX);
@@ -146,9 +151,11 @@ impl v1::agents_server::Agents for Agents {
             end,
             over: over.clone(),
         };
-        let answer = self.ask_hub(|reply| HubEvent::Attach(Box::new(attach), reply)).await??;
-        let reader = Reader::new(self.inner.clone(), node, agent_id, answer, heard, out, over);
-        self.inner.tasks.spawn(reader.run(inbound));
+        let reader = Reader::new(self.inner.clone(), node, agent_id, heard, out, over);
+        let (attached, answer) = oneshot::channel();
+        // A task of its own: this future is dropped if the agent goes away, and the line must end.
+        self.inner.tasks.spawn(reader.run(attach, attached, inbound));
+        answer.await.map_err(|_| stopping())??;
         Ok(Response::new(Box::pin(line::answers(queue, ended))))
     }
 
@@ -163,7 +170,8 @@ impl v1::agents_server::Agents for Agents {
         let Some(v1::session_frame::Frame::Session(session)) = frame else {
             return Err(Status::invalid_argument("the first frame must name the session"));
         };
-        let waiting = self.ask_hub(|reply| HubEvent::Arrived { session, reply }).await?;
+        let waiting = self.inner.ask_hub(|reply| HubEvent::Arrived { session, reply }).await;
+        let waiting = waiting.ok_or_else(stopping)?;
         let gone = || Status::not_found("nobody waits for a session under this number");
         let waiting = waiting.ok_or_else(gone)?;
         let (arrival, outgoing) = sessions::arrival(inbound);

@@ -30,6 +30,8 @@ pub struct Config {
     pub heartbeat: Millis,
     /// The longest time between two passes of the planners over everything.
     pub full_pass: Millis,
+    /// How long a session may take to open.
+    pub session_open: Millis,
 }
 
 impl Default for Config {
@@ -38,6 +40,7 @@ impl Default for Config {
             node_timeout: Millis::from_secs(10),
             heartbeat: Millis::from_secs(2),
             full_pass: Millis::from_secs(30),
+            session_open: Millis::from_secs(5),
         }
     }
 }
@@ -63,6 +66,7 @@ pub struct ServerHandle {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) consensus: Consensus,
+    pub(super) config: Config,
     pub(super) clock: SharedClock,
     pub(super) metrics: Metrics,
     pub(super) hub: mpsc::Sender<HubEvent>,
@@ -97,7 +101,8 @@ pub fn start(
     tasks.spawn(planners.run(stop.clone()));
     tasks.close();
     let sessions = Arc::new(Semaphore::new(SERVER_SESSIONS_MAX));
-    let inner = Arc::new(Inner { consensus, clock, metrics, hub, peers, sessions, tasks, stop });
+    let inner =
+        Arc::new(Inner { consensus, config, clock, metrics, hub, peers, sessions, tasks, stop });
     let service = AgentsServer::new(Agents { inner: inner.clone() })
         .max_decoding_message_size(RPC_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(RPC_MESSAGE_BYTES_MAX);
@@ -109,8 +114,7 @@ impl ServerHandle {
     /// is attached.
     ///
     /// # Errors
-    /// See [`SessionError`]; after [`SESSION_OPEN_WAIT_MS`](crate::limits::SESSION_OPEN_WAIT_MS)
-    /// at the latest.
+    /// See [`SessionError`]; after [`Config::session_open`] at the latest.
     pub async fn open_session(&self, request: v1::SessionRequest) -> Result<Session, SessionError> {
         self.inner.open_session(request).await
     }

@@ -164,13 +164,7 @@ impl Hub {
                     let view = views.borrow_and_update().clone();
                     self.follow_leadership(&now, &view);
                 }
-                changed = views.changed() => {
-                    if changed.is_err() {
-                        break;
-                    }
-                    let view = views.borrow_and_update().clone();
-                    self.follow(&view);
-                }
+                // Before the views, which may change all the time; an event catches up with them.
                 event = events.recv() => match event {
                     Some(event) => {
                         let view = views.borrow_and_update().clone();
@@ -179,6 +173,13 @@ impl Hub {
                     }
                     None => break,
                 },
+                changed = views.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    let view = views.borrow_and_update().clone();
+                    self.follow(&view);
+                }
             }
         }
         self.end_all(&Status::unavailable("this server is stopping; try another"));

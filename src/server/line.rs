@@ -13,7 +13,7 @@ use tonic::{Status, Streaming};
 use super::agents::from_propose;
 use super::checks;
 use super::handle::Inner;
-use super::hub::{Heard, HubEvent};
+use super::hub::{Attach, Heard, HubEvent};
 use crate::consensus::{Committed, ProposeError};
 use crate::limits::{HEARTBEAT_STARTS_MAX, REPORTS_PER_PROPOSAL_BYTES, REPORTS_WAITING_BYTES_MAX};
 use crate::model::allocation::AllocReport;
@@ -106,7 +106,6 @@ pub(super) struct Reader {
     inner: Arc<Inner>,
     node: NodeName,
     agent_id: u64,
-    line: u64,
     heard: watch::Sender<Heard>,
     out: mpsc::Sender<v1::ToAgent>,
     over: CancellationToken,
@@ -119,25 +118,40 @@ impl Reader {
         inner: Arc<Inner>,
         node: NodeName,
         agent_id: u64,
-        line: u64,
         heard: watch::Sender<Heard>,
         out: mpsc::Sender<v1::ToAgent>,
         over: CancellationToken,
     ) -> Self {
         let backlog = Backlog::default();
-        Self { inner, node, agent_id, line, heard, out, over, backlog, leaving: false }
+        Self { inner, node, agent_id, heard, out, over, backlog, leaving: false }
     }
 
-    /// Runs until either side ends the stream, and tells the hub.
-    pub(super) async fn run(mut self, inbound: Streaming<v1::FromAgent>) {
+    /// Attaches, tells `attached` how that went, and reads until either side ends the stream.
+    pub(super) async fn run(
+        mut self,
+        attach: Attach,
+        attached: oneshot::Sender<Result<(), Status>>,
+        inbound: Streaming<v1::FromAgent>,
+    ) {
         let (over, out) = (self.over.clone(), self.out.clone());
+        let answer = self.inner.ask_hub(|reply| HubEvent::Attach(Box::new(attach), reply)).await;
+        let line = match answer {
+            Some(Ok(line)) => line,
+            Some(Err(status)) => {
+                let _ = attached.send(Err(status));
+                return;
+            }
+            None => return,
+        };
+        // If nobody waits for it any more, the queue's other end is gone as well.
+        let _ = attached.send(Ok(()));
         let status = tokio::select! {
             biased;
             () = over.cancelled() => return,
             () = out.closed() => Status::cancelled("the agent went away"),
             status = self.read(inbound) => status,
         };
-        let event = HubEvent::Detach { node: self.node, line: self.line, status };
+        let event = HubEvent::Detach { node: self.node, line, status };
         // Without a hub there are no lines.
         let _ = self.inner.hub.send(event).await;
     }

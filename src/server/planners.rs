@@ -71,7 +71,6 @@ impl Planners {
                 }
                 () = self.lead() => return,
             }
-            self.metrics.scheduler_pending.reset();
         }
     }
 
@@ -138,15 +137,14 @@ impl Planners {
         let inputs = self.inputs(liveness, &view.state, now);
         let planned = plan(view, inputs, scope.clone()).await;
         self.metrics.planner_pass_seconds.observe(now.elapsed().as_secs_f64());
-        let Some(mut plan) = planned else {
+        let Some(plan) = planned else {
             tracing::error!(?scope, "a planner panicked; this is a defect, please report it");
             agenda.put_back(scope);
             return Outcome { floor: view.applied_index, whole: false };
         };
         let look_in = plan.next_look.map(|at| at.since(self.clock.now()).as_duration());
         let full_pass = self.config.full_pass.as_duration();
-        agenda.planned(&scope, &mut plan, look_in, Instant::now(), full_pass);
-        self.show_pending(agenda);
+        agenda.planned(&scope, &plan, look_in, Instant::now(), full_pass);
         let outcome = self.carry_out(plan.commands, view.applied_index, agenda).await;
         if !outcome.whole {
             agenda.put_back(scope);
@@ -174,13 +172,6 @@ impl Planners {
             .map(|(node, silent)| (node.clone(), time - millis(silent)))
             .collect();
         Inputs { now: time, last_heard, node_timeout }
-    }
-
-    fn show_pending(&self, agenda: &Agenda) {
-        self.metrics.scheduler_pending.reset();
-        for (reason, count) in agenda.pending() {
-            self.metrics.scheduler_pending.with_label_values(&[reason]).set(count);
-        }
     }
 
     /// Proposes in order; what was refused is looked at again.

@@ -1,13 +1,12 @@
 //! What the next pass of the planners has to look at, gathered from events and timers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::model::name::JobId;
-use crate::planner::scheduler::Refusal;
-use crate::planner::{Plan, Scope, Unplaced};
+use crate::planner::{Plan, Scope};
 use crate::state::{AllocChange, Event, State};
 
 /// A planner that wants to be asked again gets at least this much time to have a reason.
@@ -24,7 +23,7 @@ pub(super) struct Agenda {
     /// Room was freed: what fits nowhere may fit now.
     freed: bool,
     /// Jobs with replicas that fitted nowhere at the last pass that looked at them.
-    unplaced: BTreeMap<JobId, Unplaced>,
+    unplaced: BTreeSet<JobId>,
     /// What waits for time to pass.
     looks: BTreeMap<Instant, Scope>,
     /// The next pass over everything, whatever happens.
@@ -38,7 +37,7 @@ impl Agenda {
             cursor: state.last_event(),
             scope: Scope { all: true, ..Scope::default() },
             freed: false,
-            unplaced: BTreeMap::new(),
+            unplaced: BTreeSet::new(),
             looks: BTreeMap::new(),
             full_at: now,
         }
@@ -88,7 +87,7 @@ impl Agenda {
         }
         self.scope.all |= self.full_at <= now;
         if self.freed {
-            self.scope.jobs.extend(self.unplaced.keys().cloned());
+            self.scope.jobs.extend(self.unplaced.iter().cloned());
             self.freed = false;
         }
         if self.scope.all {
@@ -103,7 +102,7 @@ impl Agenda {
     pub(super) fn planned(
         &mut self,
         scope: &Scope,
-        plan: &mut Plan,
+        plan: &Plan,
         look_in: Option<Duration>,
         now: Instant,
         full_pass: Duration,
@@ -113,25 +112,16 @@ impl Agenda {
             self.looks.clear();
             self.full_at = now + full_pass;
         } else {
-            self.unplaced.retain(|job, _| !scope.jobs.contains(job));
+            self.unplaced.retain(|job| !scope.jobs.contains(job));
         }
-        self.unplaced.append(&mut plan.unplaced);
+        self.unplaced.extend(plan.unplaced.keys().cloned());
         if let Some(look_in) = look_in {
             let least = if scope.all { LOOK_AT_ALL_AGAIN_MIN } else { LOOK_AGAIN_MIN };
             let look = self.looks.entry(now + look_in.max(least)).or_default();
-            look.all |= scope.all;
+            // Without any job it is about nodes.
+            look.all |= scope.all || scope.jobs.is_empty();
             look.jobs.extend(scope.jobs.iter().cloned());
         }
-    }
-
-    /// Replicas that fit nowhere, by the reason most nodes gave.
-    pub(super) fn pending(&self) -> BTreeMap<&'static str, i64> {
-        let mut pending = BTreeMap::new();
-        for unplaced in self.unplaced.values() {
-            let reason = unplaced.refusals.main().map_or("no_nodes", Refusal::label);
-            *pending.entry(reason).or_default() += i64::from(unplaced.count);
-        }
-        pending
     }
 
     /// When something is due without any event.
@@ -143,12 +133,11 @@ impl Agenda {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::model::allocation::{AllocStatus, Health};
     use crate::model::name::AllocId;
     use crate::model::node::NodeState;
+    use crate::planner::Unplaced;
     use crate::planner::scheduler::Refusals;
     use crate::state::{JobChange, NodeChange};
 
@@ -180,9 +169,7 @@ mod tests {
     const FULL: Duration = Duration::from_secs(30);
 
     fn unplaced(names: &[&str]) -> Plan {
-        let mut refusals = Refusals::default();
-        refusals.add(Refusal::Draining);
-        let unplaced = Unplaced { count: 2, refusals };
+        let unplaced = Unplaced { count: 1, refusals: Refusals::default() };
         let unplaced = names.iter().map(|name| (job(name), unplaced.clone())).collect();
         Plan { unplaced, ..Plan::default() }
     }
@@ -192,7 +179,7 @@ mod tests {
         let mut agenda = Agenda::new(&State::default(), now);
         let scope = agenda.take(now).expect("a new leader looks at everything");
         assert!(scope.all);
-        agenda.planned(&scope, &mut unplaced(full), None, now, FULL);
+        agenda.planned(&scope, &unplaced(full), None, now, FULL);
         assert_eq!(agenda.take(now), None);
         agenda
     }
@@ -212,13 +199,11 @@ mod tests {
     fn freed_room_brings_back_what_fitted_nowhere() {
         let now = Instant::now();
         let mut agenda = after_first_pass(now, &["big", "other"]);
-        assert_eq!(agenda.pending(), [("draining", 4)].into());
         agenda.note(&alloc_event("web", AllocStatus::Stopped));
         let scope = agenda.take(now).expect("something changed");
         assert_eq!(scope.jobs, jobs(&["big", "other", "web"]));
         // One fits now: the next time it is left alone.
-        agenda.planned(&scope, &mut unplaced(&["other"]), None, now, FULL);
-        assert_eq!(agenda.pending(), [("draining", 2)].into());
+        agenda.planned(&scope, &unplaced(&["other"]), None, now, FULL);
         agenda.note(&alloc_event("web", AllocStatus::Stopped));
         assert_eq!(agenda.take(now).map(|scope| scope.jobs), Some(jobs(&["other", "web"])));
     }
@@ -247,11 +232,11 @@ mod tests {
         let (wait, later) = (Duration::from_secs(1), now + Duration::from_secs(1));
         let mut agenda = after_first_pass(now, &[]);
         let web = Scope { all: false, jobs: jobs(&["web"]) };
-        agenda.planned(&web, &mut Plan::default(), Some(wait), now, FULL);
+        agenda.planned(&web, &Plan::default(), Some(wait), now, FULL);
         assert_eq!(agenda.wake_at(), later);
         // A pass over other jobs takes nothing away from what this one waits for.
         let other = Scope { all: false, jobs: jobs(&["db"]) };
-        agenda.planned(&other, &mut Plan::default(), None, now, FULL);
+        agenda.planned(&other, &Plan::default(), None, now, FULL);
         assert_eq!(agenda.take(now), None);
         assert_eq!(agenda.take(later), Some(web));
         assert_eq!(agenda.wake_at(), now + FULL);
@@ -263,7 +248,7 @@ mod tests {
         let now = Instant::now();
         let mut agenda = after_first_pass(now, &[]);
         let web = Scope { all: false, jobs: jobs(&["web"]) };
-        agenda.planned(&web, &mut Plan::default(), Some(Duration::ZERO), now, FULL);
+        agenda.planned(&web, &Plan::default(), Some(Duration::ZERO), now, FULL);
         assert_eq!(agenda.wake_at(), now + LOOK_AGAIN_MIN);
     }
 

@@ -13,14 +13,18 @@ use tonic::{Code, Status, Streaming};
 use super::checks;
 use super::handle::Inner;
 use super::hub::HubEvent;
-use crate::limits::{
-    RPC_MESSAGE_BYTES_MAX, SERVER_SESSIONS_MAX, SESSION_OPEN_WAIT_MS, SESSION_QUEUE_MAX,
-};
+use crate::limits::{RPC_MESSAGE_BYTES_MAX, SERVER_SESSIONS_MAX, SESSION_QUEUE_MAX};
 use crate::model::name::{AllocId, NodeName};
 use crate::model::server::Server;
 use crate::rpc::v1;
 use crate::rpc::v1::agents_client::AgentsClient;
 use crate::rpc::v1::session_frame::Frame;
+
+/// How much longer than the leader itself a server waits for its answer.
+const RELAY_GRACE: Duration = Duration::from_secs(1);
+
+/// How soon a session is tried again where none could be opened, if nothing changes before.
+const RELAY_AGAIN: Duration = Duration::from_millis(250);
 
 /// An open session. Dropping `from` ends it; dropping `to` does not.
 #[derive(Debug)]
@@ -157,7 +161,7 @@ impl Inner {
         request: v1::SessionRequest,
     ) -> Result<Session, SessionError> {
         let node = checks::session_request(&request).map_err(SessionError::Invalid)?;
-        let deadline = Instant::now() + Duration::from_millis(SESSION_OPEN_WAIT_MS);
+        let deadline = Instant::now() + self.config.session_open.as_duration();
         let mut leadership = self.consensus.leadership();
         let mut why = "no leader is known".to_owned();
         loop {
@@ -166,7 +170,8 @@ impl Inner {
                 _ if now.ready => return self.open_here(request).await,
                 Some(leader) if leader.id != self.consensus.me().id => {
                     let open = self.relay_to(&leader, &node, request.clone());
-                    Some(timeout_at(deadline, open).await)
+                    // The leader keeps the same time, and knows better what went wrong.
+                    Some(timeout_at(deadline + RELAY_GRACE, open).await)
                 }
                 _ => None,
             };
@@ -177,7 +182,10 @@ impl Inner {
                 Some(Err(_)) => return Err(SessionError::TooSlow { node }),
                 None => {}
             }
-            if !matches!(timeout_at(deadline, leadership.changed()).await, Ok(Ok(()))) {
+            // A leader that is not ready yet becomes so without any change to be seen from here.
+            let again = deadline.min(Instant::now() + RELAY_AGAIN);
+            let gone = matches!(timeout_at(again, leadership.changed()).await, Ok(Err(_)));
+            if gone || Instant::now() >= deadline {
                 return Err(SessionError::Unavailable(format!("no leader: {why}; try again")));
             }
         }
@@ -201,7 +209,7 @@ impl Inner {
         }
         let here = self.session_slot()?;
         let stopping = || SessionError::Unavailable("this server is stopping".into());
-        let deadline = Instant::now() + Duration::from_millis(SESSION_OPEN_WAIT_MS);
+        let deadline = Instant::now() + self.config.session_open.as_duration();
         let (for_hub, request) = (node.clone(), Box::new(request));
         let ticket = self
             .ask_hub(|reply| HubEvent::Open { node: for_hub, request, reply })

@@ -4,9 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use orch::clock::SystemClock;
-use orch::consensus::{
-    Config, Consensus, Consistency, ProposeError, StartError, Tuning,
-};
+use orch::consensus::{Config, Consensus, Consistency, ProposeError, StartError, Tuning};
 use orch::model::name::ProjectName;
 use orch::model::variable::VariablePath;
 use orch::observe::metrics::Metrics;
@@ -36,7 +34,17 @@ async fn try_open(
     join: &[String],
     tuning: Tuning,
 ) -> Result<TestServer, String> {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    open_at("127.0.0.1:0", dir, name, join, tuning).await
+}
+
+async fn open_at(
+    addr: &str,
+    dir: &Path,
+    name: &str,
+    join: &[String],
+    tuning: Tuning,
+) -> Result<TestServer, String> {
+    let listener = TcpListener::bind(addr).await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     let config = Config {
         data_dir: dir.to_owned(),
@@ -264,12 +272,7 @@ async fn a_removed_server_never_comes_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fresh_member_gets_a_snapshot_while_writes_go_on() {
-    let tuning = Tuning {
-        snapshot_entries: 200,
-        keep_entries: 20,
-        checkpoint_every: 64,
-        ..fast()
-    };
+    let tuning = Tuning { snapshot_entries: 200, keep_entries: 20, checkpoint_every: 64, ..fast() };
     let dirs: Vec<TempDir> = (0..2).map(|_| TempDir::new().unwrap()).collect();
     let first = open(dirs[0].path(), "s1", &[], tuning.clone()).await;
     let writing = {
@@ -284,10 +287,8 @@ async fn a_fresh_member_gets_a_snapshot_while_writes_go_on() {
             0
         })
     };
-    eventually("the log's beginning is purged", async || {
-        first.consensus.log_begins_at() > 100
-    })
-    .await;
+    eventually("the log's beginning is purged", async || first.consensus.log_begins_at() > 100)
+        .await;
     let second = open(dirs[1].path(), "s2", &[first.addr.clone()], tuning.clone()).await;
     assert_eq!(second.roles().await[1].1, "follower");
     assert!(second.consensus.log_begins_at() > 0, "it came with a snapshot");
@@ -298,10 +299,11 @@ async fn a_fresh_member_gets_a_snapshot_while_writes_go_on() {
     // And both find their state again from snapshot and log.
     let (_, before) = second.consensus.checksum_now().await.unwrap();
     let seen = second.get("k/7").await;
+    let addrs = [first.addr.clone(), second.addr.clone()];
     first.kill().await;
     second.kill().await;
-    let first = try_open(dirs[0].path(), "s1", &[], tuning.clone()).await.unwrap();
-    let second = try_open(dirs[1].path(), "s2", &[], tuning).await.unwrap();
+    let first = open_at(&addrs[0], dirs[0].path(), "s1", &[], tuning.clone()).await.unwrap();
+    let second = open_at(&addrs[1], dirs[1].path(), "s2", &[], tuning).await.unwrap();
     within(first.consensus.start()).await.unwrap();
     within(second.consensus.start()).await.unwrap();
     assert_eq!(second.get("k/7").await, seen);

@@ -1,2 +1,23 @@
-//! One binary for all integration tests.
+//! One binary for all tests that start the real program.
+//!
+//! They need Docker and Debian's busybox-static; `scripts/test` sees to both. Each test has a
+//! cluster of its own on loopback addresses of its own, and ends what it started.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must fail where it stands")]
+#![allow(unreachable_pub, reason = "pub here says: for all test files")]
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "figures and logs of a failed test")]
+
+mod support;
+
+mod architecture;
+mod bad_input;
 mod consensus;
+mod dev;
+mod durability;
+mod engine;
+mod examples;
+mod jobs;
+mod membership;
+mod release;
+mod rest;
+mod settings;
+mod survival;

@@ -18,9 +18,10 @@ pub struct JobRow {
     pub version: u64,
     /// `service`, `batch` or `system`.
     pub r#type: String,
-    /// Services and system jobs: `pending`, `starting`, `running`, `degraded`, `failed`,
-    /// `stopping`, `stopped`. Batch jobs: `pending`, `starting`, `running`, `complete`, `failed`,
-    /// `stopping`, `stopped`.
+    /// Services and system jobs: `pending` (nothing placed), `starting`, `updating` (old copies go
+    /// on until they are replaced), `running` (every copy is healthy and up to date), `degraded`
+    /// (some copies are healthy), `failed` (none is, and some gave up), `stopping`, `stopped`.
+    /// Batch jobs: `pending`, `starting`, `running`, `complete`, `failed`, `stopping`, `stopped`.
     pub state: String,
     /// Copies wanted; of a system job, the nodes that fit.
     pub desired: u32,
@@ -28,6 +29,10 @@ pub struct JobRow {
     pub running: u32,
     /// Copies that run and pass their checks.
     pub healthy: u32,
+    /// Healthy copies that run what the current version asks for.
+    pub up_to_date: u32,
+    /// Copies whose agent gave up, or that followed one and are not healthy yet.
+    pub failing: u32,
     /// 1 (lowest) to 100.
     pub priority: u8,
     /// One line about why it is not as wanted; empty if it is.
@@ -49,12 +54,13 @@ pub struct JobStatus {
     pub spec: Value,
     /// It is forgotten once its allocations have ended.
     pub purged: bool,
-    /// Each wanted copy, then those that are still stopping or have just ended.
+    /// Each wanted copy, and those that are still stopping; at most 1000, the list of allocations
+    /// has them all.
     pub allocations: Vec<AllocationRow>,
     /// Why copies are not placed; absent if all are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unplaced: Option<Unplaced>,
-    /// What went wrong last with each copy that fails.
+    /// What went wrong last with each copy that fails; at most 50.
     pub failures: Vec<Failure>,
 }
 

@@ -105,7 +105,8 @@ pub(super) fn read_frame(frame: &Bytes) -> Result<Vec<Entry>, FrameError> {
     let damaged = FrameError::Damaged;
     let head: &[u8; HEAD_BYTES] =
         frame.first_chunk().ok_or(damaged("it is shorter than a frame's head"))?;
-    let number = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let number =
+        |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     if number(0) != MAGIC {
         return Err(damaged("it does not begin as a frame does"));
     }

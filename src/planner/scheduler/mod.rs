@@ -18,9 +18,8 @@ use crate::model::name::{JobId, NodeName};
 use crate::model::node::Node;
 use crate::state::{NodeUse, Placement, State};
 
-/// Fitting nodes that are scored for one replica; more are not looked at where the job has no
-/// wishes that only the whole fleet can answer.
-const CANDIDATES_MAX: usize = 64;
+/// Fitting nodes that are scored for one replica among those that are alike to the job's wishes.
+const CANDIDATES_MAX: usize = 48;
 
 /// A replica that wants a node.
 #[derive(Debug, Clone)]
@@ -39,64 +38,101 @@ pub(crate) struct Ask<'s> {
 pub(crate) struct Fleet<'s> {
     state: &'s State,
     uses: BTreeMap<&'s NodeName, NodeUse>,
-    crowds: BTreeMap<&'s JobId, Crowd<'s>>,
-    // Nodes that a job may use as far as only the job and the node matter.
-    possible: BTreeMap<&'s JobId, (Vec<&'s Node>, Refusals)>,
+    jobs: BTreeMap<&'s JobId, JobView<'s>>,
+}
+
+/// The fleet as one job sees it.
+struct JobView<'s> {
+    crowd: Crowd<'s>,
+    /// Nodes that the job may use as far as only the job and the node matter.
+    groups: Vec<Group<'s>>,
+    /// What the others said.
+    refusals: Refusals,
+}
+
+/// Nodes that are alike in everything that the job's wishes look at.
+struct Group<'s> {
+    nodes: Vec<&'s Node>,
+    /// Of the job's preferences.
+    preference: f64,
+}
+
+impl<'s> JobView<'s> {
+    fn new(state: &'s State, ask: &Ask<'s>) -> Self {
+        let mut refusals = Refusals::default();
+        let mut groups: BTreeMap<(Vec<Option<&str>>, i64), Group<'s>> = BTreeMap::new();
+        for node in state.nodes() {
+            if let Some(refusal) = refusal::before_use(ask.spec, node) {
+                refusals.add(refusal);
+                continue;
+            }
+            let preference = score::preference(ask.spec, node);
+            let values = ask.spec.placement.spread.iter().map(|subject| subject.of(node)).collect();
+            let key = (values, (preference * 1e6) as i64);
+            let group =
+                groups.entry(key).or_insert_with(|| Group { nodes: Vec::new(), preference });
+            group.nodes.push(node);
+        }
+        let crowd = Crowd::new(state, ask.id, ask.spec);
+        Self { crowd, groups: groups.into_values().collect(), refusals }
+    }
+
+    /// The groups with what they are worth to one more replica, the best first.
+    fn by_worth(&self) -> Vec<(f64, &Group<'s>)> {
+        let worth = |group: &Group<'s>| {
+            let alike = group.nodes.first().map_or(0.0, |node| self.crowd.alike(node));
+            score::wishes(alike, group.preference)
+        };
+        let mut groups: Vec<_> = self.groups.iter().map(|group| (worth(group), group)).collect();
+        groups.sort_by(|(left, _), (right, _)| right.total_cmp(left));
+        groups
+    }
 }
 
 impl<'s> Fleet<'s> {
     pub(crate) fn new(state: &'s State) -> Self {
-        Self { state, uses: BTreeMap::new(), crowds: BTreeMap::new(), possible: BTreeMap::new() }
+        Self { state, uses: BTreeMap::new(), jobs: BTreeMap::new() }
     }
 
     /// Chooses node, ports and devices for `ask`, and counts them as used.
     pub(crate) fn place(&mut self, ask: &Ask<'s>) -> Result<Placement, Refusals> {
         let state = self.state;
-        let crowd =
-            self.crowds.entry(ask.id).or_insert_with(|| Crowd::new(state, ask.id, ask.spec));
-        let (possible, refused) = self.possible.entry(ask.id).or_insert_with(|| {
-            let mut refusals = Refusals::default();
-            let mut possible = Vec::new();
-            for node in state.nodes() {
-                match refusal::before_use(ask.spec, node) {
-                    None => possible.push(&**node),
-                    Some(refusal) => refusals.add(refusal),
-                }
-            }
-            (possible, refusals)
-        });
-        let mut refusals = refused.clone();
-        let wishes = !ask.spec.placement.spread.is_empty() || !ask.spec.placement.prefer.is_empty();
-        let most = if wishes { usize::MAX } else { CANDIDATES_MAX };
-        let start = match possible.len() {
-            0 => 0,
-            len => (seed(ask) % len as u64) as usize,
-        };
+        let view = self.jobs.entry(ask.id).or_insert_with(|| JobView::new(state, ask));
+        let mut refusals = view.refusals.clone();
         let mut best: Option<(f64, &'s Node)> = None;
-        let mut seen = 0;
-        // From another place for each replica, so that a large fleet fills evenly.
-        for node in possible[start..].iter().chain(&possible[..start]).copied() {
-            if ask.node.is_some_and(|name| *name != node.name) {
-                continue;
-            }
-            let used = self.uses.entry(&node.name).or_insert_with(|| state.node_use(&node.name));
-            if let Some(refusal) = refusal::in_use(ask, node, used, crowd) {
-                refusals.add(refusal);
-                continue;
-            }
-            let mut score = score::score(ask.spec, node, used, crowd);
-            if failed_on(ask, &node.name) {
-                score -= 4.0;
-            }
-            // Equal scores: the first by name, so that a plan can be repeated.
-            let better = best
-                .is_none_or(|(top, known)| score > top || (score == top && node.name < known.name));
-            if better {
-                best = Some((score, node));
-            }
-            seen += 1;
-            if seen >= most {
+        for (worth, group) in view.by_worth() {
+            // Even the best node of a worse group is no better.
+            if best.is_some_and(|(top, _)| top >= worth + score::NODE_MAX) {
                 break;
+            }
+            let start = (seed(ask) % group.nodes.len().max(1) as u64) as usize;
+            let mut seen = 0;
+            // From another place for each replica, so that a large fleet fills evenly.
+            for node in group.nodes[start..].iter().chain(&group.nodes[..start]).copied() {
+                if ask.node.is_some_and(|name| *name != node.name) {
+                    continue;
+                }
+                let used =
+                    self.uses.entry(&node.name).or_insert_with(|| state.node_use(&node.name));
+                if let Some(refusal) = refusal::in_use(ask, node, used, &view.crowd) {
+                    refusals.add(refusal);
+                    continue;
+                }
+                let mut score = worth + score::node(ask.spec, node, used, &view.crowd);
+                if failed_on(ask, &node.name) {
+                    score -= score::FAILED_THERE;
+                }
+                // Equal scores: the first by name, so that a plan can be repeated.
+                let better = best.is_none_or(|(top, known)| {
+                    score > top || (score == top && node.name < known.name)
+                });
+                if better {
+                    best = Some((score, node));
+                }
+                seen += 1;
+                if seen >= CANDIDATES_MAX {
+                    break;
+                }
             }
         }
         let Some((_, node)) = best else { return Err(refusals) };
@@ -112,7 +148,7 @@ impl<'s> Fleet<'s> {
         used.resources = used.resources.plus(ask.spec.reserved());
         used.ports.extend(ports.iter().zip(ask.spec.ports()).map(|(n, port)| (*n, port.protocol)));
         used.gpus.extend(gpus.iter().copied());
-        crowd.add(node);
+        view.crowd.add(node);
         Ok(Placement {
             job: ask.id.clone(),
             version: ask.version,
@@ -168,6 +204,11 @@ fn choose_ports(ask: &Ask<'_>, node: &Node, used: &NodeUse) -> Result<Vec<u16>, 
         ports.push(chosen);
     }
     Ok(ports)
+}
+
+/// Whether the node would take the job if nothing else ran on it.
+pub fn fits_empty(spec: &JobSpec, node: &Node) -> bool {
+    static_refusal(spec, node).is_none()
 }
 
 /// What the nodes say to one more replica of a job.

@@ -42,7 +42,7 @@ impl<'s> Crowd<'s> {
     }
 
     /// 0 where nobody is alike, -1 for each subject in which all are.
-    fn alike(&self, node: &Node) -> f64 {
+    pub(super) fn alike(&self, node: &Node) -> f64 {
         let total = f64::from(self.total.max(1));
         let count = |(subject, counts): &(&Subject, BTreeMap<Option<String>, u32>)| {
             counts.get(&subject.of(node).map(str::to_owned)).copied().unwrap_or(0)
@@ -51,13 +51,22 @@ impl<'s> Crowd<'s> {
     }
 }
 
-pub(super) fn score(spec: &JobSpec, node: &Node, used: &NodeUse, crowd: &Crowd<'_>) -> f64 {
+/// Taken off a node on which the replica before this one failed.
+pub(super) const FAILED_THERE: f64 = 4.0;
+
+/// The most that [`node`] comes to.
+pub(super) const NODE_MAX: f64 = 1.0;
+
+/// What the job's own wishes come to: the same for all nodes that are alike to them.
+pub(super) fn wishes(alike: f64, preference: f64) -> f64 {
+    4.0 * alike + 2.0 * preference
+}
+
+/// What speaks for one node by itself.
+pub(super) fn node(spec: &JobSpec, node: &Node, used: &NodeUse, crowd: &Crowd<'_>) -> f64 {
     // 0 for the first replica on a node, then -1/2, -2/3, …
     let apart = 1.0 / (1.0 + f64::from(crowd.on(&node.name))) - 1.0;
-    packing(node.resources, used.resources.plus(spec.reserved()))
-        + 3.0 * apart
-        + 4.0 * crowd.alike(node)
-        + 2.0 * preference(spec, node)
+    packing(node.resources, used.resources.plus(spec.reserved())) + 3.0 * apart
 }
 
 /// Best fit: the fuller the node after this replica the better, so that large gaps stay whole
@@ -72,7 +81,8 @@ fn packing(all: Resources, used: Resources) -> f64 {
     (20.0 - 10_f64.powf(cpu) - 10_f64.powf(memory)) / 18.0
 }
 
-fn preference(spec: &JobSpec, node: &Node) -> f64 {
+/// How many of the preferences hold, by weight: from -1 to 1.
+pub(super) fn preference(spec: &JobSpec, node: &Node) -> f64 {
     let weights: f64 = spec.placement.prefer.iter().map(|p| f64::from(p.weight).abs()).sum();
     if weights == 0.0 {
         return 0.0;

@@ -1,0 +1,1 @@
+//! What is shown of states that the planner and obedient agents bring about.

@@ -1,0 +1,142 @@
+//! The server room with agents that speak gRPC and do what each test says.
+
+mod agents;
+mod fake_agent;
+mod nodes;
+mod sessions;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orch::clock::SystemClock;
+use orch::consensus::Consensus;
+use orch::model::job::{
+    JobKind, JobSpec, Placement, RestartPolicy, TaskRuntime, TaskSpec, UpdatePolicy,
+};
+use orch::model::resources::ResourceRequest;
+use orch::model::server::Server;
+use orch::model::time::Millis;
+use orch::observe::metrics::Metrics;
+use orch::server::{Config, ServerHandle};
+use orch::state::{Command, Reply, State};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::transport::server::TcpIncoming;
+
+/// Waits for a bounded time: what takes longer here never comes.
+pub async fn within<T>(future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(Duration::from_secs(20), future).await {
+        Ok(value) => value,
+        Err(_) => panic!("what was waited for did not come"),
+    }
+}
+
+pub struct Member {
+    pub consensus: Consensus,
+    pub handle: ServerHandle,
+    pub metrics: Metrics,
+    pub addr: String,
+    _stop: DropGuard,
+}
+
+impl Member {
+    /// Waits until this server's state is as wanted.
+    pub async fn state(&self, wanted: impl Fn(&State) -> bool) -> Arc<State> {
+        let mut views = self.consensus.views();
+        within(views.wait_for(|view| wanted(&view.state))).await.unwrap().state.clone()
+    }
+
+    pub async fn propose(&self, command: Command) -> Reply {
+        within(self.consensus.propose(command.into())).await.unwrap().reply
+    }
+
+    /// Submits the job `web` with that many replicas.
+    pub async fn run(&self, replicas: u32) {
+        let spec = Arc::new(job(replicas));
+        self.propose(Command::SubmitJob { spec, if_version: None }).await;
+    }
+}
+
+/// No node is lost in a test that is not about it.
+pub fn config() -> Config {
+    Config { node_timeout: Millis::from_secs(600), ..Config::default() }
+}
+
+pub async fn one(config: Config) -> Member {
+    let mut members = cluster(1, config).await;
+    members.remove(0)
+}
+
+/// Servers of one cluster; the first leads.
+pub async fn cluster(count: usize, config: Config) -> Vec<Member> {
+    let mut listeners = Vec::new();
+    let mut servers = Vec::new();
+    for number in 1..=count {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        servers.push(Server {
+            id: number as u64,
+            name: format!("s{number}").parse().unwrap(),
+            rpc_addr: listener.local_addr().unwrap().to_string(),
+            api_addr: String::new(),
+        });
+        listeners.push(listener);
+    }
+    let group = Consensus::group(servers.clone());
+    group[0].propose(Command::FoundCluster { cluster_id: 77 }.into()).await.unwrap();
+    group[0].set_leader(Some(0), 1);
+    let mut members = Vec::new();
+    for ((consensus, server), listener) in group.into_iter().zip(servers).zip(listeners) {
+        let stop = CancellationToken::new();
+        let metrics = Metrics::new().unwrap();
+        let (handle, service) = orch::server::start(
+            consensus.clone(),
+            config,
+            SystemClock::shared(),
+            metrics.clone(),
+            stop.clone(),
+        );
+        tokio::spawn(
+            tonic::transport::Server::builder().add_service(service).serve_with_incoming_shutdown(
+                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                stop.clone().cancelled_owned(),
+            ),
+        );
+        let (addr, _stop) = (server.rpc_addr, stop.drop_guard());
+        members.push(Member { consensus, handle, metrics, addr, _stop });
+    }
+    members
+}
+
+pub fn job(replicas: u32) -> JobSpec {
+    let task = TaskSpec {
+        name: "web".parse().unwrap(),
+        runtime: TaskRuntime::Process,
+        entrypoint: None,
+        command: vec!["sleep".into(), "1d".into()],
+        environment: BTreeMap::new(),
+        ports: Vec::new(),
+        resources: ResourceRequest::default(),
+        volumes: Vec::new(),
+        user: None,
+        working_dir: None,
+        stop_signal: None,
+        stop_grace: TaskSpec::stop_grace_default(),
+        cap_add: Vec::new(),
+        cap_drop: Vec::new(),
+        read_only: false,
+        healthcheck: None,
+        labels: BTreeMap::new(),
+    };
+    JobSpec {
+        project: Default::default(),
+        name: "web".parse().unwrap(),
+        kind: JobKind::Service { replicas },
+        priority: JobSpec::priority_default(),
+        labels: BTreeMap::new(),
+        tasks: vec![task],
+        placement: Placement::default(),
+        restart: RestartPolicy::default(),
+        update: UpdatePolicy::default(),
+    }
+}

@@ -1,0 +1,21 @@
+//! What the tests stand on: clusters of real processes, an HTTP client, the command line, Docker.
+//!
+//! Ends only what it started: children by their PID, containers and images by the names it gave.
+//! Never asserts on wall time: [`wait_until`] polls a condition up to a generous deadline.
+//! Start at [`Cluster::start`].
+
+mod address;
+mod cluster;
+mod command_line;
+pub mod docker;
+mod http;
+mod process;
+mod wait;
+pub mod writer;
+
+pub use address::LoopbackAddress;
+pub use cluster::{Cluster, Member};
+pub use command_line::{Output, orch, orch_with};
+pub use http::{Http, Reply};
+pub use process::Process;
+pub use wait::{LONG, SHORT, wait_until};
