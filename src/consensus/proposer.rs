@@ -122,8 +122,8 @@ async fn propose(core: &Core, batch: &[Pending], entry: Bytes) -> Outcome {
                 return Err(ProposeError::Stopping(message));
             }
         }
-        if core.stopping.is_cancelled() {
-            return Err(ProposeError::Stopping("it was asked to".to_owned()));
+        if let Some(why) = core.why_stopping() {
+            return Err(ProposeError::Stopping(why));
         }
         if Instant::now() + RETRY_PAUSE >= deadline {
             return Err(ProposeError::NoLeader(why));
@@ -156,7 +156,7 @@ impl Core {
             Some(term) => write.with_leader(term).await,
             None => write.await,
         };
-        sent.map_err(|fatal: Fatal<_>| CallError::Refused(fatal.to_string()))?;
+        sent.map_err(|fatal: Fatal<_>| CallError::NotDone(fatal.to_string()))?;
         let answer = match tokio::time::timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => {
