@@ -10,6 +10,7 @@ mod support;
 
 mod architecture;
 mod bad_input;
+mod consensus;
 mod dev;
 mod durability;
 mod engine;
