@@ -4,9 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use orch::clock::SystemClock;
-use orch::consensus::{
-    Config, Consensus, Consistency, ProposeError, StartError, Tuning,
-};
+use orch::consensus::{Config, Consensus, Consistency, ProposeError, StartError, Tuning};
 use orch::model::name::ProjectName;
 use orch::model::variable::VariablePath;
 use orch::observe::metrics::Metrics;
@@ -264,12 +262,7 @@ async fn a_removed_server_never_comes_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fresh_member_gets_a_snapshot_while_writes_go_on() {
-    let tuning = Tuning {
-        snapshot_entries: 200,
-        keep_entries: 20,
-        checkpoint_every: 64,
-        ..fast()
-    };
+    let tuning = Tuning { snapshot_entries: 200, keep_entries: 20, checkpoint_every: 64, ..fast() };
     let dirs: Vec<TempDir> = (0..2).map(|_| TempDir::new().unwrap()).collect();
     let first = open(dirs[0].path(), "s1", &[], tuning.clone()).await;
     let writing = {
@@ -284,10 +277,8 @@ async fn a_fresh_member_gets_a_snapshot_while_writes_go_on() {
             0
         })
     };
-    eventually("the log's beginning is purged", async || {
-        first.consensus.log_begins_at() > 100
-    })
-    .await;
+    eventually("the log's beginning is purged", async || first.consensus.log_begins_at() > 100)
+        .await;
     let second = open(dirs[1].path(), "s2", &[first.addr.clone()], tuning.clone()).await;
     assert_eq!(second.roles().await[1].1, "follower");
     assert!(second.consensus.log_begins_at() > 0, "it came with a snapshot");
