@@ -8,8 +8,10 @@
 
 mod support;
 
+mod api;
 mod architecture;
 mod bad_input;
+mod consensus;
 mod dev;
 mod durability;
 mod engine;
