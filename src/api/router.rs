@@ -15,6 +15,8 @@ use super::context::Context;
 use super::error::Problem;
 use super::{allocations, events, exec, guard, jobs, logs, nodes, plan, servers, snapshot};
 use super::{submit, system, variables};
+use super::view::allocation::{ExecControl, TerminalSize};
+use super::view::query::ConsistencyChoice;
 use crate::limits::API_BODY_BYTES_MAX;
 
 /// How long open requests have to end when the server stops.
@@ -27,7 +29,7 @@ const STOP_GRACE: std::time::Duration = std::time::Duration::from_secs(3);
         Reads are linearizable unless ?consistency=stale; errors are problem details (RFC 9457); \
         writes take an Idempotency-Key; reads answer with the header Orch-Index.",
     license(name = "Apache-2.0")
-))]
+), components(schemas(ConsistencyChoice, ExecControl, TerminalSize)))]
 struct Document;
 
 /// Every route is registered here and nowhere else, so that the document knows them all.

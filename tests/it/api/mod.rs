@@ -72,7 +72,8 @@ impl Agents for MadeUpAgents {
         .boxed()
     }
 
-    fn node_stats(&self, _: &NodeName) -> Option<NodeStats> {
+    fn node_stats(&self, node: &NodeName) -> Option<NodeStats> {
+        assert_ne!(node.as_str(), "panic", "as a test asked for");
         Some(NodeStats { memory_used: 5, ..NodeStats::default() })
     }
 }

@@ -1,7 +1,5 @@
 //! Requests and answers.
 
-use std::sync::Arc;
-
 use axum::body::Body;
 use serde_json::{Value, json};
 
@@ -371,16 +369,18 @@ async fn a_snapshot_goes_out_and_comes_back() {
 }
 
 #[tokio::test]
-async fn a_panic_is_an_answer() {
+async fn an_agent_that_is_away_and_a_defect_are_answers() {
     let api = TestApi::start().await;
-    // A made-up agent that panics when it is asked.
     *api.agents.opened.lock().unwrap() = None;
     api.node("n1").await;
+    api.node("panic").await;
     api.submit(WEB).await.ok();
     api.plan().await;
+    let node = api.get("/v1/allocations/a1").await.ok().value()["node"].clone();
     let reply = api.get("/v1/allocations/a1/logs").await;
     let detail = reply.problem(503, "agent_unreachable");
-    assert!(detail.contains("orch node status n1"), "{detail}");
+    assert!(detail.contains(&format!("orch node status {}", node.as_str().unwrap())), "{detail}");
     assert!(reply.headers.contains_key("retry-after"));
-    let _ = Arc::strong_count(&api.state());
+    api.get("/v1/nodes/panic").await.problem(500, "internal");
+    api.get("/v1/nodes/n1").await.ok();
 }
