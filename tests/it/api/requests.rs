@@ -201,6 +201,26 @@ async fn bodies_are_bounded() {
     api.send("PUT", "/v1/variables/a", &[], value).await.problem(413, "too_large");
 }
 
+/// As a client sends it that does not listen before it is done.
+#[tokio::test]
+async fn a_body_that_is_too_large_gets_its_answer_over_a_real_connection() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let api = TestApi::start().await;
+    let address = api.serve().await;
+    let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let length = 5 << 20;
+    let head = format!(
+        "PUT /v1/variables/a HTTP/1.1\r\nhost: {address}\r\ncontent-length: {length}\r\n\
+         connection: close\r\n\r\n"
+    );
+    super::within(stream.write_all(head.as_bytes())).await.unwrap();
+    super::within(stream.write_all(&vec![b'x'; length])).await.unwrap();
+    let mut answer = String::new();
+    super::within(stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert!(answer.contains("\"code\":\"too_large\""), "{answer}");
+}
+
 #[tokio::test]
 async fn a_repeat_under_the_same_key_changes_nothing() {
     let api = TestApi::start().await;
@@ -326,7 +346,12 @@ async fn servers_health_and_metrics() {
     }
     let mine = api.get("/v1/servers/self/checksum").await.ok().value();
     assert_eq!(mine["checksum"], format!("{:016x}", api.state().checksum()));
-    api.json("POST", "/v1/servers/transfer", json!({ "to": "s9" })).await;
+    let reply = api.json("POST", "/v1/servers/transfer", json!({ "to": "s9" })).await;
+    reply.problem(404, "not_found");
+    api.send("DELETE", "/v1/servers/s9", &[], "").await.problem(404, "not_found");
+    // The only one can't go.
+    let reply = api.send("DELETE", "/v1/servers/s1", &[], "").await;
+    assert!(reply.status.is_client_error(), "{}", reply.text());
     assert!(api.get("/").await.ok().text().contains("/v1/openapi.json"));
 }
 
