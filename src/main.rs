@@ -1,3 +1,5 @@
 //! Parses the command line and calls it.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    orch::cli::main()
+}
