@@ -114,7 +114,7 @@ impl Call {
 }
 
 /// The parameters that a query sets; defaults are left out.
-fn pairs(query: &impl Serialize) -> Vec<(String, String)> {
+pub(super) fn pairs(query: &impl Serialize) -> Vec<(String, String)> {
     let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(query) else {
         return Vec::new();
     };
@@ -211,10 +211,7 @@ impl Client {
             .with_max_delay(Duration::from_secs(1))
             .with_total_delay(Some(PATIENCE))
             .without_max_times();
-        (|| self.try_each(&call))
-            .retry(policy)
-            .when(|failure: &Failure| failure.passing)
-            .await
+        (|| self.try_each(&call)).retry(policy).when(|failure: &Failure| failure.passing).await
     }
 
     /// Each server once.
@@ -255,9 +252,7 @@ impl Client {
         }
         request = match &call.body {
             Body::None => request,
-            Body::Bytes { bytes, kind } => {
-                request.header(CONTENT_TYPE, *kind).body(bytes.clone())
-            }
+            Body::Bytes { bytes, kind } => request.header(CONTENT_TYPE, *kind).body(bytes.clone()),
             Body::File(path) => {
                 let file = tokio::fs::File::open(path).await.map_err(|error| {
                     Failure::failed(format!("can't read {}: {error}", path.display()))
@@ -359,17 +354,25 @@ async fn refusal(response: Response, call: &Call) -> Failure {
             break;
         }
     }
-    let Ok(problem) = serde_json::from_slice::<ProblemDetails>(&body) else {
+    let mut failure = refusal_of(status, url.as_str(), &body);
+    if status == StatusCode::NOT_FOUND {
+        failure.hint.clone_from(&call.hint);
+    }
+    // Without a key nobody can tell whether sending it again would do it twice.
+    failure.passing &= call.key.is_some() || call.method == Method::GET;
+    failure
+}
+
+/// What an answer of this status and body says.
+pub(super) fn refusal_of(status: StatusCode, url: &str, body: &[u8]) -> Failure {
+    let Ok(problem) = serde_json::from_slice::<ProblemDetails>(body) else {
         return Failure::failed(format!("{url} answered {status}"))
             .hint("is that an orch server's API address?");
     };
     let mut failure = Failure::new(exit_of(status, &problem), problem.detail.clone());
     failure.details = problem_lines("", None, &problem.problems);
-    failure.passing = status == StatusCode::SERVICE_UNAVAILABLE
-        || (status == StatusCode::GATEWAY_TIMEOUT && call.key.is_some());
-    if status == StatusCode::NOT_FOUND {
-        failure.hint.clone_from(&call.hint);
-    }
+    failure.passing =
+        matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT);
     failure
 }
 

@@ -144,11 +144,16 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Config(args) => start::config(args, &globals),
         Command::Server(server::ServerArgs { verb: None, start }) => start::server(start, &globals),
         Command::Completion(args) => completion::print(&args),
-        Command::Bench(args) => bench::run(&args, &Context::new(&globals)?),
-        Command::Version => version::print(&Context::new(&globals)?),
+        Command::Bench(args) => {
+            install_crypto();
+            bench::run(args, &globals.addr, &Context::new(&globals)?)
+        }
+        Command::Version => {
+            install_crypto();
+            version::print(&Context::new(&globals)?)
+        }
         other => {
-            // Fails only if the process has one already, and that does as well.
-            let _ = rustls::crypto::ring::default_provider().install_default();
+            install_crypto();
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -159,6 +164,12 @@ fn dispatch(cli: Cli) -> Outcome {
             outcome
         }
     }
+}
+
+/// The HTTP client refuses to be made without.
+fn install_crypto() {
+    // Fails only if the process has one already, and that does as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// The verbs that ask a server.

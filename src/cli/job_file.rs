@@ -31,17 +31,18 @@ pub(super) fn read_all(paths: &[PathBuf], project: &ProjectName) -> Result<Vec<J
             Err(failure) => failures.push(failure),
         }
     }
-    let Some(first) = failures.first_mut() else { return Ok(files) };
-    if failures.len() == 1 {
-        return Err(failures.remove(0));
+    match failures.len() {
+        0 => return Ok(files),
+        1 => return Err(failures.remove(0)),
+        _ => {}
     }
-    let exit = first.exit;
-    let details: Vec<String> = failures
-        .iter()
-        .map(|failure| format!("{}\n{}", failure.what, failure.details))
-        .collect();
-    let what = format!("{} have problems; nothing was changed", count(failures.len() as u64, "file", "files"));
-    Err(Failure::new(exit, what).details(details.join("\n")))
+    let details: Vec<String> =
+        failures.iter().map(|failure| format!("{}\n{}", failure.what, failure.details)).collect();
+    let what = format!(
+        "{} have problems; nothing was changed",
+        count(failures.len() as u64, "file", "files")
+    );
+    Err(Failure::failed(what).details(details.join("\n")))
 }
 
 /// `-` is stdin, whose format is found out from its text.
@@ -91,7 +92,8 @@ fn bytes(path: &Path, stdin: bool) -> std::io::Result<Vec<u8>> {
 /// JSON begins with a brace or bracket; TOML is what TOML can read and YAML can't.
 fn guess(text: &str) -> Format {
     let trimmed = text.trim_start();
-    if trimmed.starts_with(['{', '[']) && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+    if trimmed.starts_with(['{', '['])
+        && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
     {
         return Format::Json;
     }
@@ -170,7 +172,9 @@ mod tests {
         let (_three, good) = write("job: a\nimage: b\n", "good.yaml");
         let failure = read_all(&[bad, good.clone(), worse], &ProjectName::default()).unwrap_err();
         assert!(failure.what.starts_with("2 files"), "{failure}");
-        assert!(failure.details.contains("bad.yaml:1:6") && failure.details.contains("worse.json:1:1"));
+        assert!(
+            failure.details.contains("bad.yaml:1:6") && failure.details.contains("worse.json:1:1")
+        );
         let files = read_all(&[good], &"shop".parse().unwrap()).unwrap();
         assert_eq!(files[0].jobs[0].id().to_string(), "shop/a");
         let missing = read_all(&["/nowhere/at-all.yaml".into()], &ProjectName::default());

@@ -22,7 +22,9 @@ impl Lines {
         Self::from_stream(byte_stream(response))
     }
 
-    fn from_stream(stream: impl Stream<Item = Result<Bytes, Failure>> + Send + Unpin + 'static) -> Self {
+    fn from_stream(
+        stream: impl Stream<Item = Result<Bytes, Failure>> + Send + Unpin + 'static,
+    ) -> Self {
         Self { stream: Box::new(stream), pending: BytesMut::new(), ended: false }
     }
 
@@ -81,7 +83,8 @@ mod tests {
     use super::*;
 
     fn lines(chunks: &[&'static str]) -> Lines {
-        let chunks: Vec<_> = chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk.as_bytes()))).collect();
+        let chunks: Vec<_> =
+            chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk.as_bytes()))).collect();
         Lines::from_stream(futures::stream::iter(chunks))
     }
 
@@ -97,8 +100,10 @@ mod tests {
 
     #[tokio::test]
     async fn events_are_their_data() {
-        let mut lines =
-            lines(&[": hello\n\nid: 1\nevent: x\nda", "ta: {\"a\":1}\n\ndata:b\ndata: c\n\ndata: cut"]);
+        let mut lines = lines(&[
+            ": hello\n\nid: 1\nevent: x\nda",
+            "ta: {\"a\":1}\n\ndata:b\ndata: c\n\ndata: cut",
+        ]);
         let mut seen = Vec::new();
         while let Some(event) = lines.next_event().await.unwrap() {
             seen.push(event);

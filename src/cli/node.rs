@@ -111,8 +111,22 @@ async fn list(context: &Context) -> Result<(), Failure> {
     let query = List { consistency: context.consistency, ..List::default() };
     let rows: Vec<NodeRow> = context.client.list(Call::get(["nodes"]).query(&query)).await?;
     let all = [
-        "NODE", "STATE", "ELIGIBLE", "CLASS", "CPU", "MEMORY", "COPIES", "ADDRESS", "SINCE",
-        "REASON", "DISK", "GPU", "RUNTIMES", "VERSION", "ID", "ATTRIBUTES",
+        "NODE",
+        "STATE",
+        "ELIGIBLE",
+        "CLASS",
+        "CPU",
+        "MEMORY",
+        "COPIES",
+        "ADDRESS",
+        "SINCE",
+        "REASON",
+        "DISK",
+        "GPU",
+        "RUNTIMES",
+        "VERSION",
+        "ID",
+        "ATTRIBUTES",
     ];
     let headers = if output.is_wide() { &all[..] } else { all.split_at(10).0 };
     output.rows(&rows, headers, "no nodes; orch agent makes this host one", |row| {

@@ -203,11 +203,16 @@ impl Output {
 
     /// Bytes to stdout as they are.
     pub(super) fn bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
-        let mut stdout = std::io::stdout().lock();
-        stdout.write_all(bytes)?;
-        stdout.flush()?;
-        Ok(())
+        print_bytes(bytes)
     }
+}
+
+/// Bytes to stdout as they are, whatever the format.
+pub(super) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()?;
+    Ok(())
 }
 
 /// Bytes to stderr as they are; who closed it does not want to know.

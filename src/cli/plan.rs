@@ -76,7 +76,12 @@ fn describe(plan: &JobPlan, output: &Output) -> String {
         text.push_str(&format!("  stops {}:\n", count(plan.stops.len() as u64, "copy", "copies")));
         let rows = plan.stops.iter().map(|stop| {
             let copy = copy_of(plan, &stop.job, stop.index);
-            vec![format!("    {copy}").into(), stop.id.clone().into(), stop.node.clone().into(), stop.reason.clone().into()]
+            vec![
+                format!("    {copy}").into(),
+                stop.id.clone().into(),
+                stop.node.clone().into(),
+                stop.reason.clone().into(),
+            ]
         });
         text.push_str(&output.table(&["    COPY", "ID", "NODE", "WHY"], rows));
         text.push('\n');

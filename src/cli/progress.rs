@@ -149,9 +149,8 @@ fn judge(goal: &Goal, status: &JobStatus, context: &Context) -> Verdict {
     {
         return Verdict::Failed(why_unplaced(unplaced));
     }
-    let wanted = |copy: &&AllocationRow| {
-        matches!(copy.state.as_str(), "pending" | "starting" | "running")
-    };
+    let wanted =
+        |copy: &&AllocationRow| matches!(copy.state.as_str(), "pending" | "starting" | "running");
     let current = |copy: &&AllocationRow| goal.in_place || copy.version >= goal.version;
     let running = |copy: &&AllocationRow| copy.state == "running";
     let copies = || status.allocations.iter().filter(wanted);
@@ -285,7 +284,8 @@ mod tests {
         let new = |i| copy(i, 2, "running", "healthy");
         let old = |i| copy(i, 1, "running", "healthy");
         let up = Verdict::Up("up: 2 of 2 healthy".into());
-        let service = |in_place, copies: &[Value]| judged("service", "running", in_place, copies, json!({}));
+        let service =
+            |in_place, copies: &[Value]| judged("service", "running", in_place, copies, json!({}));
         assert_eq!(service(false, &[new(0), new(1)]), up);
         assert_eq!(service(true, &[old(0), old(1)]), up);
         assert_eq!(service(false, &[new(0), new(1), copy(1, 1, "stopping", "healthy")]), up);
@@ -309,7 +309,9 @@ mod tests {
 
     #[test]
     fn a_batch_job_is_up_when_it_is_complete() {
-        let batch = |state: &str| judged("batch", state, false, &[copy(0, 2, "running", "healthy")], json!({}));
+        let batch = |state: &str| {
+            judged("batch", state, false, &[copy(0, 2, "running", "healthy")], json!({}))
+        };
         assert_eq!(batch("complete"), Verdict::Up("complete".into()));
         assert_eq!(batch("running"), Verdict::Waiting("running".into()));
         assert!(matches!(batch("failed"), Verdict::Failed(why) if why.contains("because")));

@@ -42,7 +42,8 @@ pub(super) async fn run(args: PsArgs, context: &Context) -> Outcome {
         consistency: context.consistency,
         ..ListAllocations::default()
     };
-    let call = Call::get(["allocations"]).query(&query).hint("orch status lists the jobs there are");
+    let call =
+        Call::get(["allocations"]).query(&query).hint("orch status lists the jobs there are");
     let rows: Vec<AllocationRow> = context.client.list(call).await?;
     print(&rows, &context.output)?;
     Ok(Exit::DONE)
@@ -55,8 +56,18 @@ fn print(rows: &[AllocationRow], output: &Output) -> Result<(), Failure> {
 /// The columns of copies.
 pub(super) fn headers(output: &Output) -> &'static [&'static str] {
     const ALL: [&str; 12] = [
-        "COPY", "ID", "NODE", "VERSION", "STATE", "HEALTH", "RESTARTS", "PORTS", "UP", "MESSAGE",
-        "CONTAINER", "PLACED",
+        "COPY",
+        "ID",
+        "NODE",
+        "VERSION",
+        "STATE",
+        "HEALTH",
+        "RESTARTS",
+        "PORTS",
+        "UP",
+        "MESSAGE",
+        "CONTAINER",
+        "PLACED",
     ];
     if output.is_wide() { &ALL } else { ALL.split_at(10).0 }
 }

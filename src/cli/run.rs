@@ -10,10 +10,10 @@ use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
 use super::job_file::{JobFile, read_all};
 use super::output::note;
+use super::plan;
 use super::progress::{self, Goal, Verdict};
 use super::target::ProjectFlag;
 use super::words::job_name;
-use super::plan;
 use crate::api::view::job::{SubmitReply, SubmittedJob};
 use crate::api::view::query::Submit;
 use crate::model::name::JobId;
@@ -108,10 +108,7 @@ fn exit_of(verdicts: &[Verdict]) -> Exit {
     }
 }
 
-fn print(
-    jobs: impl Iterator<Item = (SubmittedJob, &'static str)>,
-    context: &Context,
-) -> Outcome {
+fn print(jobs: impl Iterator<Item = (SubmittedJob, &'static str)>, context: &Context) -> Outcome {
     let rows: Vec<RunRow> =
         jobs.map(|(submitted, outcome)| RunRow { submitted, outcome }).collect();
     context.output.value(&rows, || {
@@ -128,7 +125,8 @@ fn print(
 }
 
 fn id_of(job: &SubmittedJob) -> Result<JobId, Failure> {
-    let wrong = |_| Failure::failed(format!("the server knows a job {:?} by no good name", job.job));
+    let wrong =
+        |_| Failure::failed(format!("the server knows a job {:?} by no good name", job.job));
     Ok(JobId {
         project: job.project.parse().map_err(wrong)?,
         name: job.job.parse().map_err(wrong)?,

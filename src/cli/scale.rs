@@ -36,8 +36,7 @@ struct Target {
 impl FromStr for Target {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let (job, number) =
-            text.split_once('=').ok_or("write the job and the number, as web=5")?;
+        let (job, number) = text.split_once('=').ok_or("write the job and the number, as web=5")?;
         let job = job.parse().map_err(|error: super::target::JobRefError| error.to_string())?;
         let replicas = number
             .parse()

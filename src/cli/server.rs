@@ -56,11 +56,13 @@ pub(super) async fn run(verb: ServerVerb, context: &Context) -> Outcome {
     let output = &context.output;
     match verb {
         ServerVerb::Ls => {
-            let rows: Vec<ServerRow> =
-                context.client.json::<crate::api::view::Page<_>>(Call::get(["servers"])).await?.items;
-            let all = [
-                "SERVER", "ROLE", "REACHABLE", "LAST", "APPLIED", "API", "RPC", "VERSION", "ID",
-            ];
+            let rows: Vec<ServerRow> = context
+                .client
+                .json::<crate::api::view::Page<_>>(Call::get(["servers"]))
+                .await?
+                .items;
+            let all =
+                ["SERVER", "ROLE", "REACHABLE", "LAST", "APPLIED", "API", "RPC", "VERSION", "ID"];
             let headers = if output.is_wide() { &all[..] } else { all.split_at(7).0 };
             output.rows(&rows, headers, "no servers", |row| {
                 let index = |index: Option<u64>| {

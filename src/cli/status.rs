@@ -66,10 +66,8 @@ async fn list(args: &StatusArgs, context: &Context) -> Result<(), Failure> {
 
 /// A job's status.
 pub(super) async fn fetch(job: &JobId, context: &Context) -> Result<JobStatus, Failure> {
-    let query = ProjectRead {
-        project: Some(job.project.to_string()),
-        consistency: context.consistency,
-    };
+    let query =
+        ProjectRead { project: Some(job.project.to_string()), consistency: context.consistency };
     let call = Call::get(["jobs", job.name.as_str()])
         .query(&query)
         .hint("orch status lists the jobs there are");
@@ -239,7 +237,10 @@ mod tests {
              COPY        ID  NODE  VERSION  STATE    HEALTH   RESTARTS  PORTS                UP  MESSAGE\n\
              shop/web.0  a1  n1    3        running  healthy  2         http=10.0.0.1:25000  2m  -\n"
         );
-        assert_eq!(status.unplaced.unwrap().refusals[0], Refusal { reason: "no memory".into(), nodes: 3 });
+        assert_eq!(
+            status.unplaced.unwrap().refusals[0],
+            Refusal { reason: "no memory".into(), nodes: 3 }
+        );
         assert_eq!(Timestamp(0), Timestamp::default());
     }
 }

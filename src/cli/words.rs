@@ -64,7 +64,8 @@ pub(super) fn share(used: String, all: String) -> String {
 
 /// All of a node's or an allocation's resources in one line.
 pub(super) fn resources(r: &Resources) -> String {
-    let mut parts = vec![format!("cpu {}", cores(r.cpu_milli)), format!("memory {}", bytes(r.memory))];
+    let mut parts =
+        vec![format!("cpu {}", cores(r.cpu_milli)), format!("memory {}", bytes(r.memory))];
     if r.disk > 0 {
         parts.push(format!("disk {}", bytes(r.disk)));
     }
@@ -92,9 +93,7 @@ pub(super) fn first_line(text: &str) -> String {
 
 /// What can't drive a terminal: control characters other than tabs are shown, not sent.
 pub(super) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]
