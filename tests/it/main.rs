@@ -9,6 +9,7 @@
 mod support;
 
 mod agent;
+mod api;
 mod architecture;
 mod bad_input;
 mod consensus;
