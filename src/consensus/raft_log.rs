@@ -11,7 +11,7 @@ use openraft::base::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::{mpsc, oneshot};
 
-use super::log_disk::{Done, Loaded, LogDisk, LogJob, LogOp};
+use super::log_disk::{Done, Identity, Loaded, LogDisk, LogJob, LogOp};
 use super::types::{Entry, LogId, TypeConfig, Vote, entry_bytes};
 use crate::limits::{LOG_JOBS_MAX, LOG_READ_BYTES_MAX};
 
@@ -105,6 +105,14 @@ impl RaftLog {
         self.read(|tail| LogSize { entries: tail.entries.len() as u64, bytes: tail.bytes })
     }
 
+    /// Bytes of the entries from `index` on, about.
+    pub fn bytes_from(&self, index: u64) -> u64 {
+        self.read(|tail| {
+            let before = tail.entries.range(tail.places(tail.first(), index));
+            tail.bytes - before.map(|entry| entry_bytes(entry) as u64).sum::<u64>()
+        })
+    }
+
     /// The index up to which the log may be purged so that at most `entries` and `bytes` of what
     /// `upto` covers stay; none if nothing is to go.
     pub fn purge_point(&self, upto: u64, entries: u64, bytes: u64) -> Option<u64> {
@@ -121,6 +129,14 @@ impl RaftLog {
             }
             None
         })
+    }
+
+    /// Keeps who this server is.
+    ///
+    /// # Errors
+    /// If it could not be made durable.
+    pub async fn save_identity(&self, identity: Identity) -> io::Result<()> {
+        self.carry_out(LogOp::SaveIdentity(identity)).await
     }
 
     /// Waits until everything so far is durable, and ends the disk's service.

@@ -1,7 +1,6 @@
 //! The loop of a leader: gathers what changed, has the planners look at it, proposes what they
 //! return, and waits until that is applied before it looks again.
 
-use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -13,13 +12,13 @@ use super::handle::Config;
 use super::hub::Peers;
 use super::scope::Agenda;
 use crate::clock::SharedClock;
-use crate::consensus::{Consensus, ProposeError, View};
+use crate::consensus::{Consensus, Leadership, View};
 use crate::model::name::{JobId, NodeName};
 use crate::model::node::NodeState;
 use crate::model::time::{Millis, Timestamp};
 use crate::observe::metrics::Metrics;
 use crate::planner::{self, Inputs, Plan, Scope};
-use crate::state::{Command, Reply, State};
+use crate::state::{Command, Reply, Request, State};
 
 /// Waits after a pass that could not be carried out: doubling from the first to the last.
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
@@ -32,6 +31,8 @@ const LARGE: usize = 2_000;
 /// The loop's owner.
 pub(super) struct Planners {
     pub(super) consensus: Consensus,
+    /// Without leaders in doubt; see `majority`.
+    pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) config: Config,
     pub(super) clock: SharedClock,
     pub(super) metrics: Metrics,
@@ -49,7 +50,7 @@ struct Outcome {
 impl Planners {
     /// Plans whenever this server leads, until `stop`.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let mut leadership = self.consensus.leadership();
+        let mut leadership = self.leadership.clone();
         loop {
             let term = tokio::select! {
                 biased;
@@ -69,13 +70,13 @@ impl Planners {
                     }
                     tracing::info!(term, "planning ends: another term has begun");
                 }
-                () = self.lead() => return,
+                () = self.lead(term) => return,
             }
         }
     }
 
     /// Plans until the state can no longer be watched, or the future is dropped.
-    async fn lead(&self) {
+    async fn lead(&self, term: u64) {
         let liveness = Liveness { since: Instant::now() };
         let mut views = self.consensus.views();
         let mut agenda = Agenda::new(&views.borrow().state, Instant::now());
@@ -103,7 +104,7 @@ impl Planners {
                 };
                 let scope = agenda.take(now).or_else(|| silent.then(Scope::default));
                 if let Some(scope) = scope {
-                    let outcome = self.pass(&view, scope, &mut agenda, &liveness).await;
+                    let outcome = self.pass(term, &view, scope, &mut agenda, &liveness).await;
                     floor = outcome.floor;
                     if outcome.whole {
                         backoff = BACKOFF_FIRST;
@@ -128,6 +129,7 @@ impl Planners {
 
     async fn pass(
         &self,
+        term: u64,
         view: &View,
         scope: Scope,
         agenda: &mut Agenda,
@@ -145,7 +147,7 @@ impl Planners {
         let look_in = plan.next_look.map(|at| at.since(self.clock.now()).as_duration());
         let full_pass = self.config.full_pass.as_duration();
         agenda.planned(&scope, &plan, look_in, Instant::now(), full_pass);
-        let outcome = self.carry_out(plan.commands, view.applied_index, agenda).await;
+        let outcome = self.carry_out(term, plan.commands, view.applied_index, agenda).await;
         if !outcome.whole {
             agenda.put_back(scope);
         }
@@ -177,45 +179,47 @@ impl Planners {
     /// Proposes in order; what was refused is looked at again.
     async fn carry_out(
         &self,
+        term: u64,
         commands: Vec<Command>,
-        mut floor: u64,
+        floor: u64,
         agenda: &mut Agenda,
     ) -> Outcome {
+        let requests: Vec<Request> = commands.into_iter().map(Request::from).collect();
+        let decided = match self.consensus.propose_in_term(term, &requests).await {
+            Ok(decided) => decided,
+            Err(error) => {
+                tracing::warn!(%error, "a plan was not carried out");
+                return Outcome { floor, whole: false };
+            }
+        };
         let mut whole = true;
-        for command in commands {
-            let word = command.word();
-            let jobs = placed_jobs(&command);
-            match self.consensus.propose(command.into()).await {
-                Ok(committed) => {
-                    floor = floor.max(committed.index);
-                    if let Reply::Placed { placed, refused } = committed.reply {
-                        self.metrics.scheduler_placed.inc_by(u64::from(placed));
-                        if refused > 0 {
-                            // Something changed under the plan; it is made anew from what is now.
-                            tracing::info!(placed, refused, "placements no longer fitted");
-                            jobs.into_iter().for_each(|job| agenda.look_again(job));
-                            whole &= placed > 0;
-                        }
+        for (request, reply) in requests.iter().zip(decided.replies) {
+            match reply {
+                Ok(Reply::Placed { placed, refused }) => {
+                    self.metrics.scheduler_placed.inc_by(u64::from(placed));
+                    if refused > 0 {
+                        // Something changed under the plan; it is made anew from what is now.
+                        tracing::info!(placed, refused, "placements no longer fitted");
+                        agenda.look_again(placed_jobs(&request.command));
+                        whole &= placed > 0;
                     }
                 }
-                Err(ProposeError::Rejected(rejected)) => {
-                    tracing::warn!(command = word, %rejected, "a planned command was refused");
+                Ok(_) => {}
+                Err(rejected) => {
+                    let command = request.command.word();
+                    tracing::warn!(command, %rejected, "a planned command was refused");
                     whole = false;
-                }
-                Err(error) => {
-                    tracing::warn!(command = word, %error, "a planned command got no answer");
-                    return Outcome { floor, whole: false };
                 }
             }
         }
-        Outcome { floor, whole }
+        Outcome { floor: floor.max(decided.index), whole }
     }
 }
 
-fn placed_jobs(command: &Command) -> BTreeSet<JobId> {
+fn placed_jobs(command: &Command) -> Vec<JobId> {
     match command {
         Command::Place(placements) => placements.jobs.iter().map(|(job, _)| job.clone()).collect(),
-        _ => BTreeSet::new(),
+        _ => Vec::new(),
     }
 }
 
@@ -260,4 +264,77 @@ impl Liveness {
 
 fn millis(duration: Duration) -> Millis {
     Millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::node::Node;
+    use crate::server::hub::{Heard, Peer};
+    use crate::state::Stamp;
+
+    const TIME: Timestamp = Timestamp(1_000_000);
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// A state in which each of these nodes became ready so many seconds before [`TIME`].
+    fn nodes(ages: &[(&str, u64)]) -> State {
+        let mut state = State::default();
+        let mut oldest_first = ages.to_vec();
+        oldest_first.sort_by_key(|(_, age)| std::cmp::Reverse(*age));
+        for (index, (name, age)) in (1..).zip(oldest_first) {
+            let stamp = Stamp { index, at: TIME - Millis::from_secs(age) };
+            let command = Command::RegisterNode { spec: Node::example(name).spec };
+            assert_eq!(state.apply(stamp, &command.into()).reply, Ok(Reply::Done));
+        }
+        state
+    }
+
+    fn heard(now: Instant, ages: &[(&str, u64)]) -> Peers {
+        let peer = |(name, age): &(&str, u64)| {
+            let heard = watch::channel(Heard { at: now - seconds(*age), stats: None }).1;
+            let peer = Peer { heard, attached: true };
+            (name.parse().expect("a valid name"), peer)
+        };
+        ages.iter().map(peer).collect()
+    }
+
+    fn silence(leading: u64, state: &State, peers: &[(&str, u64)]) -> Vec<(String, u64)> {
+        let now = Instant::now() + seconds(100_000);
+        let liveness = Liveness { since: now - seconds(leading) };
+        liveness
+            .silence(state, &heard(now, peers), now, TIME)
+            .map(|(node, silent)| (node.to_string(), silent.as_secs()))
+            .collect()
+    }
+
+    #[test]
+    fn a_new_leader_gives_every_node_its_time() {
+        let state = nodes(&[("n1", 900), ("n2", 900)]);
+        let expected = [("n1".to_owned(), 3), ("n2".to_owned(), 3)];
+        assert_eq!(silence(3, &state, &[("n1", 500)]), expected);
+    }
+
+    #[test]
+    fn a_node_is_silent_since_it_was_heard_or_registered() {
+        let state = nodes(&[("n1", 900), ("n2", 2), ("n3", 900)]);
+        let expected = [("n1".to_owned(), 7), ("n2".to_owned(), 2), ("n3".to_owned(), 600)];
+        assert_eq!(silence(600, &state, &[("n1", 7)]), expected);
+    }
+
+    #[test]
+    fn only_ready_nodes_are_judged() {
+        let mut state = nodes(&[("n1", 900)]);
+        let lost = Command::SetNodeState {
+            node: "n1".parse().expect("a valid name"),
+            agent_id: Node::example("n1").agent_id,
+            state: NodeState::Lost,
+            reason: String::new(),
+        };
+        let stamp = Stamp { index: 9, at: TIME };
+        assert_eq!(state.apply(stamp, &lost.into()).reply, Ok(Reply::Done));
+        assert_eq!(silence(600, &state, &[("n1", 50)]), []);
+    }
 }

@@ -75,13 +75,16 @@ impl State {
     /// # Errors
     /// [`EventsGone`] if some of them are no longer kept.
     pub fn events_after(&self, index: u64) -> Result<Vec<Arc<EventRecord>>, EventsGone> {
-        let kept = self.events.len() as u64;
-        let oldest = self.next_event - kept.min(self.next_event);
+        // After a restore the indexes may have leapt, so places are searched for, not counted.
+        let oldest = self.events.front().map_or(self.next_event, |first| first.index - 1);
         if index < oldest {
             return Err(EventsGone { oldest });
         }
-        let skip = (index - oldest).min(kept) as usize;
-        Ok((skip..self.events.len()).filter_map(|i| self.events.get(i)).cloned().collect())
+        let behind = match self.events.binary_search_by_key(&index, |record| record.index) {
+            Ok(place) => place + 1,
+            Err(place) => place,
+        };
+        Ok(self.events.iter().skip(behind).cloned().collect())
     }
 
     /// A job.

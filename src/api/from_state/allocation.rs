@@ -8,7 +8,7 @@ use crate::api::view::allocation::{AllocationRow, AllocationStatus, NoteRow, Tas
 use crate::model::allocation::{AllocStatus, Allocation, Desired, TaskPhase, TaskState};
 use crate::model::job::JobKind;
 use crate::model::name::{AllocId, JobId, NodeName};
-use crate::planner::scheduler::{Explanation, explain};
+use crate::planner::scheduler::{Explanation, explain, refusal_when_empty};
 use crate::state::{Job, State};
 
 /// Where an entry stands in the list; a cursor holds one of these.
@@ -123,12 +123,9 @@ pub(super) fn wanted_nodes<'s>(
     let active = job.active();
     state
         .nodes()
-        .filter(move |node| active && node.takes_work() && fits_in_principle(job, node))
+        .filter(move |node| active && node.takes_work())
+        .filter(|node| refusal_when_empty(job.spec(), node).is_none())
         .map(|node| &node.name)
-}
-
-fn fits_in_principle(job: &Job, node: &crate::model::node::Node) -> bool {
-    crate::planner::scheduler::fits_empty(job.spec(), node)
 }
 
 /// Makes rows of entries; asks the scheduler at most once for each job.

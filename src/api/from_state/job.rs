@@ -9,8 +9,11 @@ use crate::limits::{API_FAILURES_SHOWN_MAX, API_PAGE_ROWS_MAX};
 use crate::model::allocation::{AllocStatus, Allocation, Health};
 use crate::model::job::{JobKind, JobSpec};
 use crate::model::name::JobId;
-use crate::planner::scheduler::{Explanation, explain};
+use crate::planner::scheduler::{Explanation, explain, refusal_when_empty};
 use crate::state::{Job, JobChange, JobOutcome, State};
+
+/// Nodes that a warning names.
+const NODES_NAMED: usize = 3;
 
 /// What a job's copies come to.
 #[derive(Debug, Default)]
@@ -28,11 +31,11 @@ struct Counts {
 }
 
 fn count(state: &State, id: &JobId, job: &Job) -> Counts {
-    let mut counts = Counts::default();
-    counts.desired = match job.spec().kind {
+    let desired = match job.spec().kind {
         JobKind::System => allocation::wanted_nodes(state, job).count() as u32,
         _ => job.replicas(),
     };
+    let mut counts = Counts { desired, ..Counts::default() };
     for alloc in state.allocs_of(id) {
         if !alloc.ended() && !alloc.wanted() {
             counts.stopping += 1;
@@ -271,13 +274,20 @@ pub(in crate::api) fn warnings(state: &State, spec: &JobSpec) -> Vec<String> {
     if state.nodes().next().is_none() {
         return vec![format!("job {id} waits: the cluster has no nodes yet")];
     }
-    if explanation.never {
-        return vec![format!(
-            "job {id} fits no node, even if nothing else ran there: {}",
-            explanation.refusals
-        )];
+    if !explanation.never {
+        return Vec::new();
     }
-    Vec::new()
+    let nodes = state.nodes().count();
+    let mut said: Vec<String> = state
+        .nodes()
+        .filter_map(|node| Some(format!("{}: {}", node.name, refusal_when_empty(spec, node)?)))
+        .take(NODES_NAMED)
+        .collect();
+    if nodes > NODES_NAMED {
+        said.push(format!("and {} more", nodes - NODES_NAMED));
+    }
+    let said = said.join(", ");
+    vec![format!("job {id} can't run on any node, even if nothing else ran there ({said})")]
 }
 
 /// A job's versions, newest first.

@@ -88,7 +88,7 @@ fn put_unless_empty(map: &mut Map<String, Value>, key: &str, value: Value) {
 fn duration(millis: Millis) -> Value {
     const UNITS: [(&str, u64); 4] =
         [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
-    let unit = UNITS.iter().find(|(_, factor)| millis.0 > 0 && millis.0 % factor == 0);
+    let unit = UNITS.iter().find(|(_, factor)| millis.0 > 0 && millis.0.is_multiple_of(*factor));
     match unit {
         Some((unit, factor)) => json!(format!("{}{unit}", millis.0 / factor)),
         None => json!(format!("{}ms", millis.0)),
@@ -99,7 +99,7 @@ fn duration(millis: Millis) -> Value {
 fn bytes(bytes: u64) -> Value {
     const UNITS: [(&str, u64); 4] =
         [("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)];
-    match UNITS.iter().find(|(_, factor)| bytes > 0 && bytes % factor == 0) {
+    match UNITS.iter().find(|(_, factor)| bytes > 0 && bytes.is_multiple_of(*factor)) {
         Some((unit, factor)) => json!(format!("{}{unit}", bytes / factor)),
         None => json!(bytes),
     }

@@ -7,7 +7,7 @@ use super::reader::{Elsewhere, Fields, Item, Report, word};
 use super::task::{self, Texts, text_map};
 use super::tree::{Node, Value};
 use crate::limits::{PLACEMENT_RULES_MAX, REPLICAS_MAX, TASKS_MAX};
-use crate::model::constraint::{Constraint, Subject};
+use crate::model::constraint::{Constraint, ConstraintError, Subject};
 use crate::model::job::{
     JobKind, JobSpec, Placement, Preference, Protocol, RestartPolicy, TaskSpec, UpdatePolicy,
 };
@@ -211,7 +211,10 @@ fn placement(item: &Item<'_>, kind: Option<JobKind>, report: &mut Report) -> Pla
     Placement {
         require: require
             .iter()
-            .filter_map(|item| item.parsed::<Constraint>(report, rule))
+            .filter_map(|item| {
+                let text = item.text(report, rule)?;
+                constraint(&text).map_err(|message| item.wrong(report, message)).ok()
+            })
             .collect(),
         prefer: prefer.iter().filter_map(|item| preference(item, report)).collect(),
         spread: spread
@@ -224,6 +227,14 @@ fn placement(item: &Item<'_>, kind: Option<JobKind>, report: &mut Report) -> Pla
     }
 }
 
+/// The rule, or what is wrong with it, the rule itself named.
+fn constraint(text: &str) -> Result<Constraint, String> {
+    text.parse().map_err(|error: ConstraintError| match error {
+        ConstraintError::Subject(_) => format!("in {text:?}, {error}"),
+        _ => error.to_string(),
+    })
+}
+
 fn preference(item: &Item<'_>, report: &mut Report) -> Option<Preference> {
     let wanted = "a rule with its weight, as { \"attr.disk == ssd\": 50 }";
     let fields = item.fields(report, wanted)?;
@@ -232,9 +243,9 @@ fn preference(item: &Item<'_>, report: &mut Report) -> Option<Preference> {
         item.wrong(report, format!("has {} rules; write {wanted}", fields.len()));
         return None;
     };
-    let rule = key.parse::<Constraint>();
-    if let Err(error) = &rule {
-        report.add(at, &item.path, error.to_string());
+    let rule = constraint(key);
+    if let Err(message) = &rule {
+        report.add(at, &item.path, message);
     }
     let text = weight.text(report, "a weight from -100 to 100")?;
     let number = text.parse::<i8>().ok().filter(|number| (-100..=100).contains(number));

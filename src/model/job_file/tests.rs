@@ -94,7 +94,7 @@ priority: 101
             "9:22: healthcheck.http: the task has no port to ask; name one under ports",
             "9:40: healthcheck.interval: \"5\" is no duration; write a number with ms, s, m, h or \
              d, as in 500ms, 30s or 1h30m",
-            "11:13: placement.require[0]: \"zone\" is nothing a node has; use node.name, \
+            "11:13: placement.require[0]: in \"zone == a\", \"zone\" is nothing a node has; use node.name, \
              node.class or attr.KEY",
             "12:11: priority: \"101\" does not do; write a whole number from 1 to 100",
         ]

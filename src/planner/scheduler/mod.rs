@@ -206,9 +206,9 @@ fn choose_ports(ask: &Ask<'_>, node: &Node, used: &NodeUse) -> Result<Vec<u16>, 
     Ok(ports)
 }
 
-/// Whether the node would take the job if nothing else ran on it.
-pub fn fits_empty(spec: &JobSpec, node: &Node) -> bool {
-    static_refusal(spec, node).is_none()
+/// Why the node would not take the job even if nothing else ran on it.
+pub fn refusal_when_empty(spec: &JobSpec, node: &Node) -> Option<Refusal> {
+    static_refusal(spec, node)
 }
 
 /// What the nodes say to one more replica of a job.
