@@ -187,7 +187,5 @@ pub const LOG_LINE_BYTES_MAX: usize = 64 << 10;
 pub const AGENT_ENDED_KEPT: usize = 100;
 /// Addresses of servers that an agent remembers.
 pub const AGENT_SERVERS_MAX: usize = 64;
-/// Frames of a session that wait for a slow reader.
-pub const SESSION_QUEUE_MAX: usize = 32;
 /// Bytes of log lines in one frame of a session.
 pub const SESSION_FRAME_BYTES: usize = 64 << 10;

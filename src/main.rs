@@ -12,5 +12,5 @@ fn main() -> ExitCode {
         let code = orch::agent::process::shim(Path::new(dir));
         return ExitCode::from(u8::try_from(code).unwrap_or(1));
     }
-    orch::cli::main()
+    orch::cli::main(&words)
 }

@@ -62,8 +62,8 @@ impl Cell {
 fn tone(word: &str) -> Tone {
     match word {
         "running" | "healthy" | "complete" | "ready" | "leader" | "yes" => Tone::Good,
-        "pending" | "starting" | "stopping" | "pulling" | "waiting" | "degraded" | "draining"
-        | "learner" => Tone::Busy,
+        "pending" | "starting" | "stopping" | "pulling" | "waiting" | "degraded" | "updating"
+        | "draining" | "learner" => Tone::Busy,
         "failed" | "lost" | "unhealthy" | "no" => Tone::Bad,
         _ => Tone::Plain,
     }

@@ -44,7 +44,7 @@ pub(super) async fn run(args: PlanArgs, context: &Context) -> Outcome {
 }
 
 /// The plan of a file's jobs, in their order.
-pub(super) async fn ask(
+async fn ask(
     file: &JobFile,
     project: &ProjectFlag,
     context: &Context,

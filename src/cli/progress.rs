@@ -28,8 +28,6 @@ const LOOK_PAUSE: Duration = Duration::from_millis(25);
 pub(super) struct Goal {
     pub(super) id: JobId,
     pub(super) version: u64,
-    /// Copies of older versions are as good.
-    pub(super) in_place: bool,
 }
 
 /// How far a job is.
@@ -149,41 +147,45 @@ fn judge(goal: &Goal, status: &JobStatus, context: &Context) -> Verdict {
     {
         return Verdict::Failed(why_unplaced(unplaced));
     }
-    let wanted =
-        |copy: &&AllocationRow| matches!(copy.state.as_str(), "pending" | "starting" | "running");
-    let current = |copy: &&AllocationRow| goal.in_place || copy.version >= goal.version;
-    let running = |copy: &&AllocationRow| copy.state == "running";
-    let copies = || status.allocations.iter().filter(wanted);
-    let healthy =
-        copies().filter(current).filter(running).filter(|copy| copy.health == "healthy").count();
-    let outdated = copies().filter(|copy| copy.id.is_some() && !current(copy)).count();
-    let desired = row.desired as usize;
-    if row.r#type != "batch" && healthy >= desired && outdated == 0 {
-        return Verdict::Up(match desired {
+    let service = row.r#type != "batch";
+    if service && row.failing > 0 && row.state == "degraded" {
+        return Verdict::Failed(reasons(status, context));
+    }
+    if row.r#type == "system" && row.desired == 0 {
+        return Verdict::Up("up: no node fits it now".to_owned());
+    }
+    if service && row.state == "running" {
+        return Verdict::Up(match row.desired {
             0 => "up: no copies are wanted".to_owned(),
-            _ => format!("up: {healthy} of {desired} healthy"),
+            desired => format!("up: {} of {desired} healthy", row.up_to_date),
         });
     }
-    let running = copies().filter(current).filter(running).count();
-    let mut how = match row.r#type.as_str() {
-        "batch" => row.state.clone(),
-        _ => format!("{running} of {desired} running, {healthy} healthy"),
+    let mut how = match service {
+        true => format!("{} of {} up to date and healthy", row.up_to_date, row.desired),
+        false => row.state.clone(),
     };
-    if outdated > 0 {
-        how.push_str(&format!(", {outdated} to be replaced"));
-    }
-    let news = copies()
-        .filter(|copy| copy.health != "healthy" && !copy.message.is_empty())
-        .map(|copy| {
-            let name = copy_name(&copy.project, &copy.job, copy.index);
-            format!("{name}: {}", first_line(&copy.message))
-        })
-        .next()
-        .or_else(|| status.unplaced.as_ref().map(|unplaced| unplaced.message.clone()));
-    if let Some(news) = news {
+    if let Some(news) = news(status) {
         how.push_str(&format!("; {}", printable(&news)));
     }
     Verdict::Waiting(how)
+}
+
+/// What happens to the first copy that is not healthy, or why one is not placed.
+fn news(status: &JobStatus) -> Option<String> {
+    let of_copy = |copy: &AllocationRow| {
+        let name = copy_name(&copy.project, &copy.job, copy.index);
+        format!("{name}: {}", first_line(&copy.message))
+    };
+    status
+        .allocations
+        .iter()
+        .find(|copy| {
+            copy.health != "healthy"
+                && !copy.message.is_empty()
+                && matches!(copy.state.as_str(), "pending" | "starting" | "running")
+        })
+        .map(of_copy)
+        .or_else(|| status.unplaced.as_ref().map(|unplaced| unplaced.message.clone()))
 }
 
 /// Why a job has failed, with what its copies printed.
@@ -256,64 +258,53 @@ mod tests {
     use super::*;
     use crate::cli::context::Context;
 
-    fn copy(index: u32, version: u64, state: &str, health: &str) -> Value {
-        json!({
-            "project": "default", "job": "web", "index": index, "id": "a1", "node": "n1",
-            "version": version, "state": state, "health": health, "container_id": null,
-            "ports": {}, "address": null, "restarts": 0, "started_at": null, "created_at": null,
-            "message": if state == "starting" { "pulling" } else { "" }
-        })
-    }
-
-    fn judged(kind: &str, state: &str, in_place: bool, copies: &[Value], more: Value) -> Verdict {
+    fn judged(kind: &str, state: &str, more: Value) -> Verdict {
         let mut status = json!({
             "project": "default", "job": "web", "version": 2, "type": kind, "state": state,
-            "desired": 2, "running": 0, "healthy": 0, "priority": 50, "message": "because",
-            "created_at": "2026-11-20T08:00:00Z", "changed_at": "2026-11-20T08:59:00Z",
-            "spec": {}, "purged": false, "allocations": copies, "failures": []
+            "desired": 2, "running": 0, "healthy": 0, "up_to_date": 2, "failing": 0,
+            "priority": 50, "message": "because", "created_at": "2026-11-20T08:00:00Z",
+            "changed_at": "2026-11-20T08:59:00Z", "spec": {}, "purged": false, "failures": [],
+            "allocations": [{
+                "project": "default", "job": "web", "index": 1, "id": "a1", "node": "n1",
+                "version": 2, "state": "starting", "health": "unknown", "container_id": null,
+                "ports": {}, "address": null, "restarts": 0, "started_at": null,
+                "created_at": null, "message": "pulling"
+            }]
         });
         for (key, value) in more.as_object().unwrap() {
             status[key] = value.clone();
         }
-        let goal = Goal { id: "web".parse().unwrap(), version: 2, in_place };
+        let goal = Goal { id: "web".parse().unwrap(), version: 2 };
         judge(&goal, &serde_json::from_value(status).unwrap(), &Context::for_tests())
     }
 
     #[test]
     fn a_service_is_up_when_all_copies_of_the_version_are_healthy() {
-        let new = |i| copy(i, 2, "running", "healthy");
-        let old = |i| copy(i, 1, "running", "healthy");
-        let up = Verdict::Up("up: 2 of 2 healthy".into());
-        let service =
-            |in_place, copies: &[Value]| judged("service", "running", in_place, copies, json!({}));
-        assert_eq!(service(false, &[new(0), new(1)]), up);
-        assert_eq!(service(true, &[old(0), old(1)]), up);
-        assert_eq!(service(false, &[new(0), new(1), copy(1, 1, "stopping", "healthy")]), up);
-        assert_eq!(
-            service(false, &[new(0), old(1)]),
-            Verdict::Waiting("1 of 2 running, 1 healthy, 1 to be replaced".into())
-        );
-        assert_eq!(
-            service(false, &[new(0), copy(1, 2, "starting", "unknown")]),
-            Verdict::Waiting("1 of 2 running, 1 healthy; web.1: pulling".into())
-        );
-        assert_eq!(
-            service(false, &[new(0), copy(1, 2, "running", "unknown")]),
-            Verdict::Waiting("2 of 2 running, 1 healthy".into())
-        );
-        assert!(matches!(
-            judged("service", "pending", false, &[], json!({"desired": 0})),
-            Verdict::Up(_)
-        ));
+        let service = |state: &str, more| judged("service", state, more);
+        assert_eq!(service("running", json!({})), Verdict::Up("up: 2 of 2 healthy".into()));
+        for state in ["updating", "starting", "pending", "degraded"] {
+            assert_eq!(
+                service(state, json!({"up_to_date": 1})),
+                Verdict::Waiting("1 of 2 up to date and healthy; web.1: pulling".into())
+            );
+        }
+        assert!(matches!(service("running", json!({"desired": 0})), Verdict::Up(_)));
+        assert!(matches!(judged("system", "pending", json!({"desired": 0})), Verdict::Up(_)));
+        for (state, more) in [
+            ("failed", json!({})),
+            ("stopped", json!({})),
+            ("degraded", json!({"failing": 1})),
+            ("running", json!({"version": 3})),
+        ] {
+            assert!(matches!(service(state, more), Verdict::Failed(_)), "{state}");
+        }
     }
 
     #[test]
     fn a_batch_job_is_up_when_it_is_complete() {
-        let batch = |state: &str| {
-            judged("batch", state, false, &[copy(0, 2, "running", "healthy")], json!({}))
-        };
+        let batch = |state: &str| judged("batch", state, json!({}));
         assert_eq!(batch("complete"), Verdict::Up("complete".into()));
-        assert_eq!(batch("running"), Verdict::Waiting("running".into()));
+        assert_eq!(batch("starting"), Verdict::Waiting("starting; web.1: pulling".into()));
         assert!(matches!(batch("failed"), Verdict::Failed(why) if why.contains("because")));
         assert!(matches!(batch("stopped"), Verdict::Failed(_)));
     }
@@ -324,9 +315,7 @@ mod tests {
             "replicas": 2, "nodes": 1, "never_fits": true, "message": "too big",
             "refusals": [{"reason": "no memory", "nodes": 1}]
         }});
-        let verdict = judged("service", "pending", false, &[], more);
+        let verdict = judged("service", "pending", more);
         assert!(matches!(verdict, Verdict::Failed(why) if why.contains("1 node: no memory")));
-        let newer = judged("service", "running", false, &[], json!({"version": 3}));
-        assert!(matches!(newer, Verdict::Failed(why) if why.contains("version 3")));
     }
 }

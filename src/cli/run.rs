@@ -10,7 +10,6 @@ use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
 use super::job_file::{JobFile, read_all};
 use super::output::note;
-use super::plan;
 use super::progress::{self, Goal, Verdict};
 use super::target::ProjectFlag;
 use super::words::job_name;
@@ -57,16 +56,11 @@ pub(super) async fn run(args: RunArgs, context: &Context) -> Outcome {
     let mut submitted = Vec::new();
     let mut goals = Vec::new();
     for file in &files {
-        let in_place = match args.detach {
-            true => Vec::new(),
-            false => in_place(file, &args.project, context).await,
-        };
-        for (i, job) in submit(file, &args, context).await?.into_iter().enumerate() {
+        for job in submit(file, &args, context).await? {
             for warning in &job.warnings {
                 note(&format!("warning: {}: {warning}", job_name(&job.project, &job.job)));
             }
-            let same = !job.changed || in_place.get(i).copied().unwrap_or(false);
-            goals.push(Goal { id: id_of(&job)?, version: job.version, in_place: same });
+            goals.push(Goal { id: id_of(&job)?, version: job.version });
             submitted.push(job);
         }
     }
@@ -147,14 +141,4 @@ async fn submit(
         failure
     })?;
     Ok(reply.jobs)
-}
-
-/// For each job of the file, whether its copies go on as they are. Asked before the change,
-/// since afterwards nobody can tell an old copy that is as good as new from one that is to go.
-async fn in_place(file: &JobFile, project: &ProjectFlag, context: &Context) -> Vec<bool> {
-    match plan::ask(file, project, context).await {
-        Ok(plans) => plans.iter().map(|plan| plan.in_place).collect(),
-        // The submission itself will say what is wrong.
-        Err(_) => file.jobs.iter().map(|_| false).collect(),
-    }
 }

@@ -8,6 +8,7 @@
 
 mod support;
 
+mod agent;
 mod api;
 mod architecture;
 mod bad_input;
