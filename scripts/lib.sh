@@ -94,14 +94,14 @@ BUSYBOX=''
 need_static_busybox() {
   local candidate
   for candidate in /bin/busybox /usr/bin/busybox; do
-    # A dynamic one names its loader.
-    if [ -x "$candidate" ] && ! grep -aq 'ld-linux\|ld-musl' "$candidate"; then
+    # ldd fails on a file that needs no libraries.
+    if [ -x "$candidate" ] && ! ldd "$candidate" >/dev/null 2>&1; then
       BUSYBOX=$candidate
       return 0
     fi
   done
-  install_packages busybox-static && [ -x /bin/busybox ] && BUSYBOX=/bin/busybox && return 0
-  return 1
+  install_packages busybox-static || return 1
+  BUSYBOX=/bin/busybox
 }
 
 # --- Docker engine ----------------------------------------------------------------------------

@@ -175,3 +175,9 @@ pub const AGENT_STARTS_AT_ONCE: usize = 8;
 pub const LOG_TAIL_LINES_MAX: u32 = 100_000;
 /// Bytes of one log line; a longer one is split.
 pub const LOG_LINE_BYTES_MAX: usize = 64 << 10;
+/// Ended allocations that an agent keeps, for their logs.
+pub const AGENT_ENDED_KEPT: usize = 100;
+/// Addresses of servers that an agent remembers.
+pub const AGENT_SERVERS_MAX: usize = 64;
+/// Bytes of log lines in one frame of a session.
+pub const SESSION_FRAME_BYTES: usize = 64 << 10;

@@ -1,5 +1,16 @@
 //! Parses the command line and calls it.
 
-fn main() -> std::process::ExitCode {
-    orch::cli::main()
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let words: Vec<_> = std::env::args_os().collect();
+    // Before anything else is set up: there is one of these for each process task.
+    if let [_, command, dir] = &words[..]
+        && command == "process-shim"
+    {
+        let code = orch::agent::process::shim(Path::new(dir));
+        return ExitCode::from(u8::try_from(code).unwrap_or(1));
+    }
+    orch::cli::main(&words)
 }

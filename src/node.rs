@@ -1,1 +1,223 @@
-//! Composition root: start in order, stop in reverse.
+//! Composition root: starts a process's parts in order, stops them in reverse.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent;
+use crate::api;
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::{Process, ServerPart};
+use crate::consensus::{self, Consensus};
+use crate::observe::metrics::Metrics;
+use crate::server;
+
+/// Why a process can't start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// A port is taken or not allowed.
+    #[error("can't listen on {addr} for {what}: {source}; choose another with --{flag}")]
+    Listen {
+        /// What for.
+        what: &'static str,
+        /// The flag that names it.
+        flag: &'static str,
+        /// Where.
+        addr: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The log or the snapshots.
+    #[error(transparent)]
+    Open(#[from] consensus::OpenError),
+    /// Founding, joining or coming back to the cluster.
+    #[error(transparent)]
+    Start(#[from] consensus::StartError),
+    /// The server can't go on.
+    #[error("this server stopped itself: {0}")]
+    Fatal(String),
+    /// The agent can't start or go on.
+    #[error(transparent)]
+    Agent(#[from] agent::AgentError),
+    /// Signals can't be followed.
+    #[error("can't follow signals: {0}")]
+    Signals(std::io::Error),
+    /// A metric's name is used twice.
+    #[error(transparent)]
+    Metrics(#[from] prometheus::Error),
+    /// A part ended that should not.
+    #[error("{0} ended by itself; see the log above")]
+    Ended(&'static str),
+    /// The operator would not wait.
+    #[error("stopped at once, as asked a second time")]
+    StoppedAtOnce,
+}
+
+/// What the operator asks of a running process.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// End in order: hand leadership over, leave work running.
+    pub orderly: CancellationToken,
+    /// End now.
+    pub now: CancellationToken,
+}
+
+/// Runs the parts of `process` until asked to stop; `started` is called once all of them work.
+///
+/// # Errors
+/// See [`NodeError`].
+pub async fn run(process: Process, stop: Stop, started: impl FnOnce()) -> Result<(), NodeError> {
+    let now = stop.now.clone();
+    tokio::select! {
+        ended = run_parts(process, stop.orderly, started) => ended,
+        () = now.cancelled() => Err(NodeError::StoppedAtOnce),
+    }
+}
+
+async fn run_parts(
+    process: Process,
+    stop: CancellationToken,
+    started: impl FnOnce(),
+) -> Result<(), NodeError> {
+    let clock = SystemClock::shared();
+    let metrics = Metrics::new()?;
+    let server = match process.server {
+        Some(part) => Some(Server::start(part, clock.clone(), metrics, &stop).await?),
+        None => None,
+    };
+    let agent_stop = CancellationToken::new();
+    let mut agent = process
+        .agent
+        .map(|config| tokio::spawn(agent::run(config, clock.clone(), agent_stop.clone())));
+    started();
+
+    let ended = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        ended = wait_agent(&mut agent) => Err(ended),
+        ended = wait_server(server.as_ref()) => Err(ended),
+    };
+    // In reverse: the agent says goodbye while there still is a server to say it to.
+    agent_stop.cancel();
+    if let Some(agent) = agent
+        && !agent.is_finished()
+    {
+        match agent.await {
+            Ok(Err(error)) => tracing::warn!("the agent ended badly: {error}"),
+            Err(error) => tracing::warn!("the agent ended badly: {error}"),
+            Ok(Ok(())) => {}
+        }
+    }
+    if let Some(server) = server {
+        server.stop(ended.is_ok()).await;
+    }
+    ended
+}
+
+async fn wait_agent(agent: &mut Option<JoinHandle<Result<(), agent::AgentError>>>) -> NodeError {
+    let Some(running) = agent else { return std::future::pending().await };
+    match running.await {
+        Ok(Err(error)) => error.into(),
+        Ok(Ok(())) | Err(_) => NodeError::Ended("the agent"),
+    }
+}
+
+async fn wait_server(server: Option<&Server>) -> NodeError {
+    let Some(server) = server else { return std::future::pending().await };
+    NodeError::Fatal(server.consensus.fatal().await)
+}
+
+/// A running server.
+struct Server {
+    consensus: Consensus,
+    /// Ends planners and the agents' lines.
+    planners: CancellationToken,
+    /// Ends the listeners.
+    doors: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    async fn start(
+        part: ServerPart,
+        clock: SharedClock,
+        metrics: Metrics,
+        stop: &CancellationToken,
+    ) -> Result<Self, NodeError> {
+        // Ports first: a server that can't be reached must not touch the log.
+        let rpc = listen("servers and agents", "rpc-addr", part.rpc_addr).await?;
+        let api = listen("REST", "api-addr", part.api_addr).await?;
+        let (consensus, services) =
+            Consensus::open(part.consensus, clock.clone(), metrics.clone()).await?;
+        let planners = CancellationToken::new();
+        let doors = CancellationToken::new();
+        let (handle, agents) = server::start(
+            consensus.clone(),
+            part.server,
+            clock.clone(),
+            metrics.clone(),
+            planners.clone(),
+        );
+        let grpc = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(std::time::Duration::from_secs(10)))
+            .http2_keepalive_timeout(Some(std::time::Duration::from_secs(10)))
+            .add_service(services.raft)
+            .add_service(services.cluster)
+            .add_service(agents)
+            .serve_with_incoming_shutdown(
+                TcpListenerStream::new(rpc),
+                doors.clone().cancelled_owned(),
+            );
+        let grpc = tokio::spawn(async move {
+            if let Err(error) = grpc.await {
+                tracing::error!("the gRPC listener failed: {error}");
+            }
+        });
+        let mut context = api::Context::new(consensus.clone(), Arc::new(handle), metrics, clock);
+        context.stop = doors.clone();
+        let rest = api::serve(api, context);
+        let rest = tokio::spawn(async move {
+            if let Err(error) = rest.await {
+                tracing::error!("the REST listener failed: {error}");
+            }
+        });
+        let server = Self { consensus, planners, doors, tasks: vec![grpc, rest] };
+        let joined = tokio::select! {
+            joined = server.consensus.start() => joined,
+            // Asked to stop while still looking for the cluster.
+            () = stop.cancelled() => Ok(()),
+        };
+        if let Err(error) = joined {
+            server.stop(false).await;
+            return Err(error.into());
+        }
+        Ok(server)
+    }
+
+    async fn stop(self, orderly: bool) {
+        self.planners.cancel();
+        match orderly {
+            true => self.consensus.shutdown().await,
+            false => self.consensus.stop_at_once().await,
+        }
+        self.doors.cancel();
+        for task in self.tasks {
+            // Streams of clients that don't let go are cut.
+            let most = std::time::Duration::from_secs(2);
+            if tokio::time::timeout(most, task).await.is_err() {
+                tracing::debug!("a listener was cut off");
+            }
+        }
+    }
+}
+
+async fn listen(
+    what: &'static str,
+    flag: &'static str,
+    addr: SocketAddr,
+) -> Result<TcpListener, NodeError> {
+    TcpListener::bind(addr).await.map_err(|source| NodeError::Listen { what, flag, addr, source })
+}

@@ -31,3 +31,32 @@ impl TryFrom<v1::ServerInfo> for Server {
         })
     }
 }
+
+/// Deeper nesting than any type of ours has; stops an attack on the stack.
+const DEPTH_MAX: usize = 64;
+
+/// Bytes that are no value of the type asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("malformed message: {0}")]
+pub struct Malformed(pub String);
+
+/// MessagePack with field names: what `bytes` fields hold.
+///
+/// # Errors
+/// Never for the types of this crate; they have no maps with strange keys.
+pub fn pack<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, Malformed> {
+    rmp_serde::to_vec_named(value).map_err(|error| Malformed(error.to_string()))
+}
+
+/// The value in `bytes`, which must hold nothing else.
+///
+/// # Errors
+/// If they hold something else.
+pub fn unpack<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Malformed> {
+    let mut rest = bytes;
+    let mut reader = rmp_serde::Deserializer::new(&mut rest);
+    reader.set_max_depth(DEPTH_MAX);
+    let value = serde::Deserialize::deserialize(&mut reader)
+        .map_err(|error| Malformed(error.to_string()))?;
+    if rest.is_empty() { Ok(value) } else { Err(Malformed("bytes behind the value".to_owned())) }
+}

@@ -1,1 +1,26 @@
 //! Makes this machine's work match its assignment.
+//!
+//! Takes orders from the leader over one line, compares what is assigned with what it observes,
+//! and acts through a runtime: the Docker engine, or processes of the host. What runs, runs on
+//! when every server is gone and when the agent itself is killed.
+//! Never decides what should run, and knows nothing of the cluster's state.
+//!
+//! Start at `keeper`, the loop that owns everything, then `converge`, which decides.
+
+mod config;
+mod converge;
+mod docker;
+mod facts;
+mod keeper;
+mod link;
+mod order;
+mod outbox;
+mod probe;
+pub mod process;
+mod runtime;
+mod sessions;
+mod store;
+mod volumes;
+
+pub use config::{AgentError, Config, ResourceOverrides, RuntimeChoice};
+pub use keeper::run;

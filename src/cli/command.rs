@@ -1,8 +1,9 @@
 //! The verbs, their flags, and which file does what.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
@@ -11,6 +12,7 @@ use super::{
     bench, completion, events, exec, history, inspect, logs, node, plan, ps, run, scale, server,
     snapshot, start, status, stop, var, version,
 };
+use crate::config::ConfigFileError;
 
 const TOUR: &str = "\
 A first tour:
@@ -100,9 +102,9 @@ enum Command {
     /// Run a server; or look after the cluster's servers
     Server(server::ServerArgs),
     /// Run an agent: this host becomes a node
-    Agent(start::AgentFlags),
+    Agent(Box<start::AgentFlags>),
     /// Run a server and an agent in one process, for this machine alone
-    Dev(start::DevFlags),
+    Dev(Box<start::DevFlags>),
     /// Show what changes in the cluster
     Events(events::EventsArgs),
     /// Save, restore or look into the cluster's whole state
@@ -120,14 +122,17 @@ enum Command {
 }
 
 /// Parses the command line and does what it says.
-pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+pub fn main(args: &[OsString]) -> ExitCode {
+    let parsed = start::matches(&Cli::command(), args)
+        .and_then(|matches| Ok(Cli::from_arg_matches(&matches)?));
+    let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(ConfigFileError::Flags(error)) => {
             // Help and the version are data; a mistake is not. Who closed the pipe needs neither.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { Exit::USAGE.0 } else { Exit::DONE.0 });
         }
+        Err(error) => return ExitCode::from(output::failure(&error.into()).0),
     };
     let exit = match dispatch(cli) {
         Ok(exit) => exit,
@@ -139,10 +144,10 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> Outcome {
     let Cli { globals, command } = cli;
     match command {
-        Command::Agent(flags) => start::agent(flags, &globals),
-        Command::Dev(flags) => start::dev(flags, &globals),
+        Command::Agent(flags) => start::agent(&flags),
+        Command::Dev(flags) => start::dev(&flags),
         Command::Config(args) => start::config(args, &globals),
-        Command::Server(server::ServerArgs { verb: None, start }) => start::server(start, &globals),
+        Command::Server(server::ServerArgs { verb: None, start }) => start::server(&start),
         Command::Completion(args) => completion::print(&args),
         Command::Bench(args) => {
             install_crypto();
@@ -167,7 +172,7 @@ fn dispatch(cli: Cli) -> Outcome {
 }
 
 /// The HTTP client refuses to be made without.
-fn install_crypto() {
+pub(super) fn install_crypto() {
     // Fails only if the process has one already, and that does as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

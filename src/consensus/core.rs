@@ -8,6 +8,7 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::{Raft, RaftMetrics, ServerState};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -49,6 +50,8 @@ pub(super) struct Core {
     pub(super) keep_identity: Box<dyn KeepIdentity>,
     /// The same as in `identity`, for the transport.
     pub(super) cluster_id: Arc<AtomicU64>,
+    /// When a leader was last heard.
+    pub(super) heard: Mutex<Instant>,
     pub(super) stopping: CancellationToken,
     pub(super) tasks: TaskTracker,
     pub(super) clock: SharedClock,
@@ -125,6 +128,16 @@ impl Core {
 
     pub(super) fn identity(&self) -> Identity {
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When a leader was last heard.
+    pub(super) fn heard(&self) -> Instant {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A leader is heard now.
+    pub(super) fn hear(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     /// The server can't go on: whoever runs it is told why.

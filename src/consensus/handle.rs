@@ -1,11 +1,19 @@
 //! What other rooms call.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
+use super::core::Core;
+use super::peers::{Answer, Call, CallError};
+use super::proposer::Pending;
+use crate::limits::RESTORE_CHUNK_BYTES;
 use crate::model::server::Server;
-use crate::state::{Rejected, Reply, Request, State};
+use crate::state::{Command, Rejected, RejectedCode, Reply, Request, State, codec, snapshot};
+
+/// For an answer from a member that is up.
+const STATUS_TIMEOUT: Duration = Duration::from_millis(700);
 
 /// A consistent picture of the state; cheap to clone and to keep.
 #[derive(Debug, Clone)]
@@ -97,70 +105,221 @@ pub struct ServerStatus {
 /// The handle that other rooms hold; clones are the same.
 #[derive(Debug, Clone)]
 pub struct Consensus {
-    views: watch::Receiver<View>,
-    leadership: watch::Receiver<Leadership>,
+    core: Arc<Core>,
 }
 
 impl Consensus {
+    pub(super) fn of(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
     /// Has `request` carried out, wherever the leader is, and waits for the answer.
     ///
     /// # Errors
     /// See [`ProposeError`].
-    pub async fn propose(&self, _request: Request) -> Result<Committed, ProposeError> {
-        Err(ProposeError::Stopping("not built yet".into()))
+    pub async fn propose(&self, request: Request) -> Result<Committed, ProposeError> {
+        let answer = self.queue(&request).await?;
+        answer.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    /// Has all of `requests` carried out and waits for all answers. They reach the log in this
+    /// order; others' requests may come between them.
+    ///
+    /// # Errors
+    /// Each has its own; see [`ProposeError`].
+    pub async fn propose_many(
+        &self,
+        requests: Vec<Request>,
+    ) -> Vec<Result<Committed, ProposeError>> {
+        let mut answers = Vec::with_capacity(requests.len());
+        for request in &requests {
+            answers.push(self.queue(request).await);
+        }
+        let mut outcomes = Vec::with_capacity(answers.len());
+        for answer in answers {
+            outcomes.push(match answer {
+                Ok(answer) => answer.await.unwrap_or_else(|_| Err(stopping())),
+                Err(error) => Err(error),
+            });
+        }
+        outcomes
+    }
+
+    async fn queue(
+        &self,
+        request: &Request,
+    ) -> Result<oneshot::Receiver<Result<Committed, ProposeError>>, ProposeError> {
+        let request = codec::encode_request(request)
+            .map_err(|error| ProposeError::TooLarge(error.to_string()))?;
+        if self.core.stopping.is_cancelled() {
+            return Err(stopping());
+        }
+        let bytes = u32::try_from(request.len()).unwrap_or(u32::MAX);
+        let permit = self.core.proposal_bytes.clone().acquire_many_owned(bytes).await;
+        let permit = permit.map_err(|_| stopping())?;
+        let (answer, receiver) = oneshot::channel();
+        let pending = Pending { request: request.into(), answer, _permit: permit };
+        self.core.proposals.send(pending).await.map_err(|_| stopping())?;
+        Ok(receiver)
     }
 
     /// A picture of the state.
     ///
     /// # Errors
     /// See [`ReadError`]; a stale read never fails.
-    pub async fn read(&self, _consistency: Consistency) -> Result<View, ReadError> {
-        Ok(self.views.borrow().clone())
+    pub async fn read(&self, consistency: Consistency) -> Result<View, ReadError> {
+        if consistency == Consistency::Stale {
+            return Ok(self.core.view());
+        }
+        let gone = || ReadError::Stopping("it was asked to".to_owned());
+        let (reader, view) = oneshot::channel();
+        self.core.readers.send(reader).await.map_err(|_| gone())?;
+        view.await.unwrap_or_else(|_| Err(gone()))
     }
 
     /// The newest picture, and word of every newer one.
     pub fn views(&self) -> watch::Receiver<View> {
-        self.views.clone()
+        self.core.views.clone()
     }
 
     /// Who leads, and word of every change.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
-        self.leadership.clone()
+        self.core.leadership.clone()
     }
 
     /// This server.
     pub fn me(&self) -> Server {
-        Server {
-            id: 0,
-            name: "s1".parse().unwrap_or_else(|_| unreachable!()),
-            rpc_addr: String::new(),
-            api_addr: String::new(),
-        }
+        self.core.me.clone()
+    }
+
+    /// Of the cluster; 0 until this server knows.
+    pub fn cluster_id(&self) -> u64 {
+        self.core.identity().cluster_id
     }
 
     /// All members, each asked for its state.
     pub async fn servers(&self) -> Vec<ServerStatus> {
-        Vec::new()
+        let asked = self.core.members().into_iter().map(|server| async move {
+            let status = if server.id == self.core.me.id {
+                Some(self.core.status())
+            } else {
+                match self.core.ask(&server, Call::Status, true, STATUS_TIMEOUT).await {
+                    Ok(Answer::Status(status)) => Some(*status),
+                    _ => None,
+                }
+            };
+            ServerStatus {
+                role: self.core.role(server.id),
+                server,
+                last_log_index: status.as_ref().map(|status| status.last_log_index),
+                applied_index: status.as_ref().map(|status| status.applied_index),
+                reachable: status.is_some(),
+                version: status.map(|status| status.version),
+            }
+        });
+        let mut servers = futures::future::join_all(asked).await;
+        servers.sort_by(|a, b| a.server.name.cmp(&b.server.name));
+        servers
     }
 
     /// The gRPC addresses of all members.
     pub fn server_addrs(&self) -> Vec<String> {
-        Vec::new()
+        self.core.members().into_iter().map(|server| server.rpc_addr).collect()
     }
 
-    /// Takes a member out.
+    /// Takes a member out, for good.
     ///
     /// # Errors
     /// If there is none of that name, or the others would be no majority.
-    pub async fn remove_server(&self, _name: &str) -> Result<(), ProposeError> {
-        Err(ProposeError::Stopping("not built yet".into()))
+    pub async fn remove_server(&self, name: &str) -> Result<(), ProposeError> {
+        self.ask_leader(Call::Remove { name: name.to_owned() }).await.map(|_| ())
     }
 
     /// Hands leadership to a member (to whoever is furthest, if none is named); its name comes back.
     ///
     /// # Errors
     /// If there is none of that name, or it did not take over in time.
-    pub async fn transfer_leadership(&self, _to: Option<&str>) -> Result<String, ProposeError> {
-        Err(ProposeError::Stopping("not built yet".into()))
+    pub async fn transfer_leadership(&self, to: Option<&str>) -> Result<String, ProposeError> {
+        let call = Call::Transfer { to: to.unwrap_or_default().to_owned() };
+        match self.ask_leader(call).await? {
+            Answer::Transferred { leader } => Ok(leader),
+            _ => Err(ProposeError::Unknown("the leader answered something else".to_owned())),
+        }
     }
+
+    async fn ask_leader(&self, call: Call) -> Result<Answer, ProposeError> {
+        self.core.answer(call, false).await.map_err(|error| match error {
+            CallError::NotDone(message) => ProposeError::NoLeader(message),
+            CallError::Refused(message) => {
+                ProposeError::Rejected(Rejected::new(RejectedCode::Conflict, message))
+            }
+            CallError::Retired(message) => ProposeError::Stopping(message),
+            CallError::Unknown(message) => ProposeError::Unknown(message),
+        })
+    }
+
+    /// Index of the first entry in this server's log; what was before it is in a snapshot.
+    pub fn log_begins_at(&self) -> u64 {
+        self.core.raft_metrics(|metrics| metrics.purged.map_or(0, |id| id.index + 1))
+    }
+
+    /// Index and checksum of the state as it is now on this server.
+    ///
+    /// # Errors
+    /// If the process is stopping.
+    pub async fn checksum_now(&self) -> std::io::Result<(u64, u64)> {
+        let view = self.core.view();
+        let (index, state) = (view.applied_index, view.state);
+        Ok((index, self.core.offload.run(move || state.checksum()).await?))
+    }
+
+    /// The bytes of a linearizable picture of the state, for `orch snapshot save`.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn save_snapshot(&self) -> Result<Vec<u8>, ReadError> {
+        let view = self.read(Consistency::Linearizable).await?;
+        let written = self.core.offload.run(move || {
+            let mut bytes = Vec::new();
+            snapshot::write(&view.state, &mut bytes).map(|()| bytes)
+        });
+        match written.await {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(error)) => Err(ReadError::Stopping(error.to_string())),
+            Err(error) => Err(ReadError::Stopping(error.to_string())),
+        }
+    }
+
+    /// Puts a saved snapshot in the place of the state, through the log.
+    ///
+    /// # Errors
+    /// If it is damaged, too large, or someone else restores at the same time.
+    pub async fn restore_snapshot(&self, bytes: &[u8]) -> Result<Committed, ProposeError> {
+        let mut offset = 0;
+        for chunk in bytes.chunks(RESTORE_CHUNK_BYTES) {
+            let command = Command::RestoreChunk { offset, bytes: chunk.to_vec() };
+            self.propose(command.into()).await?;
+            offset += chunk.len() as u64;
+        }
+        let checksum = xxhash_rust::xxh3::xxh3_64(bytes);
+        self.propose(Command::RestoreCommit { length: offset, checksum }.into()).await
+    }
+
+    /// Waits until this server can't go on, and says why. The process must end then.
+    pub async fn fatal(&self) -> String {
+        let mut fatal = self.core.fatal.subscribe();
+        match fatal.wait_for(Option::is_some).await {
+            Ok(message) => message.clone().unwrap_or_default(),
+            // The sender lives as long as this handle.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+fn stopping() -> ProposeError {
+    ProposeError::Stopping("it was asked to".to_owned())
 }

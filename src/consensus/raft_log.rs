@@ -105,6 +105,14 @@ impl RaftLog {
         self.read(|tail| LogSize { entries: tail.entries.len() as u64, bytes: tail.bytes })
     }
 
+    /// Bytes of the entries from `index` on, about.
+    pub fn bytes_from(&self, index: u64) -> u64 {
+        self.read(|tail| {
+            let before = tail.entries.range(tail.places(tail.first(), index));
+            tail.bytes - before.map(|entry| entry_bytes(entry) as u64).sum::<u64>()
+        })
+    }
+
     /// The index up to which the log may be purged so that at most `entries` and `bytes` of what
     /// `upto` covers stay; none if nothing is to go.
     pub fn purge_point(&self, upto: u64, entries: u64, bytes: u64) -> Option<u64> {

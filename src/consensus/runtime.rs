@@ -99,9 +99,7 @@ impl Offload {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> std::io::Result<T> {
         match self {
-            Self::Threads => {
-                tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)
-            }
+            Self::Threads => tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other),
             Self::Inline => Ok(work()),
         }
     }

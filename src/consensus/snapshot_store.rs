@@ -151,8 +151,8 @@ impl SnapshotData {
     pub fn state(&self) -> io::Result<State> {
         let mut body = self.body()?;
         let directory = &*self.store.0.directory;
-        let state = snapshot::read(&mut body)
-            .map_err(|error| damaged(directory, &self.name, &error))?;
+        let state =
+            snapshot::read(&mut body).map_err(|error| damaged(directory, &self.name, &error))?;
         match body.read(&mut [0]) {
             Ok(0) => Ok(state),
             Ok(_) => Err(damaged(directory, &self.name, &"there are bytes behind its end")),

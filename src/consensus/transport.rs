@@ -85,8 +85,8 @@ fn failed(status: &Status) -> RpcError {
 }
 
 fn encode<T: Serialize>(message: &T) -> Result<RaftBytes, RpcError> {
-    let bytes = codec::to_bytes(message)
-        .map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
+    let bytes =
+        codec::to_bytes(message).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
     Ok(RaftBytes { payload: bytes.into() })
 }
 
@@ -144,7 +144,10 @@ impl RaftNetworkV2<TypeConfig> for Way {
         &'s mut self,
         input: S,
         _option: RPCOption,
-    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>>
+    ) -> BoxFuture<
+        's,
+        Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>,
+    >
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {

@@ -261,3 +261,76 @@ impl Liveness {
 fn millis(duration: Duration) -> Millis {
     Millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::node::Node;
+    use crate::server::hub::{Heard, Peer};
+    use crate::state::Stamp;
+
+    const TIME: Timestamp = Timestamp(1_000_000);
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// A state in which each of these nodes became ready so many seconds before [`TIME`].
+    fn nodes(ages: &[(&str, u64)]) -> State {
+        let mut state = State::default();
+        let mut oldest_first = ages.to_vec();
+        oldest_first.sort_by_key(|(_, age)| std::cmp::Reverse(*age));
+        for (index, (name, age)) in (1..).zip(oldest_first) {
+            let stamp = Stamp { index, at: TIME - Millis::from_secs(age) };
+            let command = Command::RegisterNode { spec: Node::example(name).spec };
+            assert_eq!(state.apply(stamp, &command.into()).reply, Ok(Reply::Done));
+        }
+        state
+    }
+
+    fn heard(now: Instant, ages: &[(&str, u64)]) -> Peers {
+        let peer = |(name, age): &(&str, u64)| {
+            let heard = watch::channel(Heard { at: now - seconds(*age), stats: None }).1;
+            let peer = Peer { heard, attached: true };
+            (name.parse().expect("a valid name"), peer)
+        };
+        ages.iter().map(peer).collect()
+    }
+
+    fn silence(leading: u64, state: &State, peers: &[(&str, u64)]) -> Vec<(String, u64)> {
+        let now = Instant::now() + seconds(100_000);
+        let liveness = Liveness { since: now - seconds(leading) };
+        liveness
+            .silence(state, &heard(now, peers), now, TIME)
+            .map(|(node, silent)| (node.to_string(), silent.as_secs()))
+            .collect()
+    }
+
+    #[test]
+    fn a_new_leader_gives_every_node_its_time() {
+        let state = nodes(&[("n1", 900), ("n2", 900)]);
+        let expected = [("n1".to_owned(), 3), ("n2".to_owned(), 3)];
+        assert_eq!(silence(3, &state, &[("n1", 500)]), expected);
+    }
+
+    #[test]
+    fn a_node_is_silent_since_it_was_heard_or_registered() {
+        let state = nodes(&[("n1", 900), ("n2", 2), ("n3", 900)]);
+        let expected = [("n1".to_owned(), 7), ("n2".to_owned(), 2), ("n3".to_owned(), 600)];
+        assert_eq!(silence(600, &state, &[("n1", 7)]), expected);
+    }
+
+    #[test]
+    fn only_ready_nodes_are_judged() {
+        let mut state = nodes(&[("n1", 900)]);
+        let lost = Command::SetNodeState {
+            node: "n1".parse().expect("a valid name"),
+            agent_id: Node::example("n1").agent_id,
+            state: NodeState::Lost,
+            reason: String::new(),
+        };
+        let stamp = Stamp { index: 9, at: TIME };
+        assert_eq!(state.apply(stamp, &lost.into()).reply, Ok(Reply::Done));
+        assert_eq!(silence(600, &state, &[("n1", 50)]), []);
+    }
+}

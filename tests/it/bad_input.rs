@@ -185,7 +185,7 @@ fn requests_that_make_no_sense_get_problem_details() {
         ("GET", "/v1/jobs?limit=many", &[], "", 400),
         ("GET", "/v1/jobs?cursor=%00%ff", &[], "", 400),
         ("GET", "/v1/jobs?consistency=maybe", &[], "", 400),
-        ("GET", "/v1/jobs/default/none", &[], "", 404),
+        ("GET", "/v1/jobs/none", &[], "", 404),
     ] {
         let reply = http.send(method, path, headers, body.as_bytes().to_vec()).unwrap();
         let what = format!("{method} {path}: {} {}", reply.status, reply.text());

@@ -31,8 +31,10 @@ impl Engine {
     }
 
     fn up(&mut self) {
-        let mut command = Command::new("dockerd");
+        // In a network of its own: an engine told to do without a bridge removes docker0.
+        let mut command = Command::new("unshare");
         command
+            .args(["--net", "--", "dockerd"])
             .args(["--bridge=none", "--iptables=false", "--ip-masq=false"])
             .arg("--data-root")
             .arg(self.path("data"))

@@ -10,13 +10,16 @@ mod support;
 
 mod architecture;
 mod bad_input;
+mod consensus;
 mod dev;
 mod durability;
 mod engine;
 mod examples;
+mod fuzz_smoke;
 mod jobs;
 mod membership;
 mod release;
 mod rest;
+mod server;
 mod settings;
 mod survival;

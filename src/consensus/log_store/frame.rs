@@ -21,7 +21,7 @@ const MEMBERSHIP: u8 = 2;
 
 /// Bytes that are no frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FrameError {
+pub(super) enum FrameError {
     /// Written by a newer release.
     #[error("frame format {0} is newer than this release knows")]
     Version(u8),
@@ -32,7 +32,7 @@ pub enum FrameError {
 
 /// Collects entries into a frame.
 #[derive(Debug)]
-pub struct FrameWriter {
+pub(super) struct FrameWriter {
     bytes: Vec<u8>,
     first: u64,
     count: u32,
@@ -40,24 +40,24 @@ pub struct FrameWriter {
 
 impl FrameWriter {
     /// A frame that begins with the entry at `first`.
-    pub fn new(first: u64) -> Self {
+    pub(super) fn new(first: u64) -> Self {
         let mut bytes = Vec::with_capacity(4096);
         bytes.resize(HEAD_BYTES, 0);
         Self { bytes, first, count: 0 }
     }
 
     /// Index of the first entry.
-    pub fn first(&self) -> u64 {
+    pub(super) fn first(&self) -> u64 {
         self.first
     }
 
     /// Index behind the last entry.
-    pub fn next(&self) -> u64 {
+    pub(super) fn next(&self) -> u64 {
         self.first + u64::from(self.count)
     }
 
     /// Bytes so far.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
 
@@ -65,7 +65,7 @@ impl FrameWriter {
     ///
     /// # Errors
     /// If it can't be encoded, which no entry of ours is.
-    pub fn push(&mut self, entry: &Entry) -> Result<(), codec::CodecError> {
+    pub(super) fn push(&mut self, entry: &Entry) -> Result<(), codec::CodecError> {
         self.bytes.extend_from_slice(&entry.log_id.leader_id.term.to_be_bytes());
         self.bytes.extend_from_slice(&entry.log_id.index.to_be_bytes());
         match &entry.payload {
@@ -87,7 +87,7 @@ impl FrameWriter {
     }
 
     /// The frame's bytes.
-    pub fn finish(mut self) -> Vec<u8> {
+    pub(super) fn finish(mut self) -> Vec<u8> {
         let crc = crc32fast::hash(&self.bytes[HEAD_BYTES..]);
         self.bytes[..4].copy_from_slice(&MAGIC.to_be_bytes());
         self.bytes[4] = VERSION;
@@ -101,11 +101,12 @@ impl FrameWriter {
 ///
 /// # Errors
 /// If the bytes are no frame, or a damaged one.
-pub fn read_frame(frame: &Bytes) -> Result<Vec<Entry>, FrameError> {
+pub(super) fn read_frame(frame: &Bytes) -> Result<Vec<Entry>, FrameError> {
     let damaged = FrameError::Damaged;
     let head: &[u8; HEAD_BYTES] =
         frame.first_chunk().ok_or(damaged("it is shorter than a frame's head"))?;
-    let number = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let number =
+        |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     if number(0) != MAGIC {
         return Err(damaged("it does not begin as a frame does"));
     }

@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use super::writer::{FrameInfo, Writer};
 use super::{
-    COMMITTED, IDENTITY, LOG, LogOpenError, LogStore, META, PURGED, SyncHandle, VOTE,
-    parse_key, read_frame, sealed, unsealed,
+    COMMITTED, IDENTITY, LOG, LogOpenError, LogStore, META, PURGED, SyncHandle, VOTE, parse_key,
+    read_frame, sealed, unsealed,
 };
 use crate::consensus::log_disk::{Identity, Loaded};
 use crate::consensus::types::LogId;
@@ -118,10 +118,7 @@ fn create(dir: &Path, meta: &sled::Tree, sync: &SyncHandle, identity: &Identity)
     Ok(())
 }
 
-fn get<T: serde::de::DeserializeOwned>(
-    meta: &sled::Tree,
-    name: &str,
-) -> Result<Option<T>, String> {
+fn get<T: serde::de::DeserializeOwned>(meta: &sled::Tree, name: &str) -> Result<Option<T>, String> {
     match meta.get(name).map_err(|error| error.to_string())? {
         None => Ok(None),
         Some(bytes) => match unsealed(&bytes) {
@@ -138,10 +135,7 @@ pub(super) fn check_blobs(dir: &Path) -> Result<(), &'static str> {
 }
 
 /// Reads all frames behind the last purged entry into `loaded`, and says where they are.
-fn load_frames(
-    log: &sled::Tree,
-    loaded: &mut Loaded,
-) -> Result<BTreeMap<u64, FrameInfo>, String> {
+fn load_frames(log: &sled::Tree, loaded: &mut Loaded) -> Result<BTreeMap<u64, FrameInfo>, String> {
     let mut frames = BTreeMap::new();
     let mut next = loaded.last_purged.map(|id| id.index + 1);
     let mut rows = log.iter().peekable();
@@ -191,7 +185,9 @@ fn load_frames(
                 Some(expected) if index != expected => {
                     return Err(format!("entries {expected} to {} are missing", index - 1));
                 }
-                None if index != 0 => return Err(format!("entries 0 to {} are missing", index - 1)),
+                None if index != 0 => {
+                    return Err(format!("entries 0 to {} are missing", index - 1));
+                }
                 _ => {
                     next = Some(index + 1);
                     loaded.entries.push(entry);

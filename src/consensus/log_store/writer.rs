@@ -291,11 +291,7 @@ impl FrameBatch {
     }
 }
 
-fn put_frame(
-    frame: FrameWriter,
-    records: &mut sled::Batch,
-    frames: &mut Vec<(u64, FrameInfo)>,
-) {
+fn put_frame(frame: FrameWriter, records: &mut sled::Batch, frames: &mut Vec<(u64, FrameInfo)>) {
     let (first, next) = (frame.first(), frame.next());
     let bytes = frame.finish();
     let mut parts = 0;

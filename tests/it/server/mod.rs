@@ -11,12 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orch::clock::SystemClock;
-use orch::consensus::Consensus;
+use orch::consensus::{Consensus, Tuning};
 use orch::model::job::{
     JobKind, JobSpec, Placement, RestartPolicy, TaskRuntime, TaskSpec, UpdatePolicy,
 };
 use orch::model::resources::ResourceRequest;
-use orch::model::server::Server;
 use orch::model::time::Millis;
 use orch::observe::metrics::Metrics;
 use orch::server::{Config, ServerHandle};
@@ -38,6 +37,7 @@ pub struct Member {
     pub metrics: Metrics,
     pub addr: String,
     _stop: DropGuard,
+    _data: tempfile::TempDir,
 }
 
 impl Member {
@@ -70,42 +70,51 @@ pub async fn one(config: Config) -> Member {
 
 /// Servers of one cluster; the first leads.
 pub async fn cluster(count: usize, config: Config) -> Vec<Member> {
-    let mut listeners = Vec::new();
-    let mut servers = Vec::new();
+    let mut members: Vec<Member> = Vec::new();
     for number in 1..=count {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        servers.push(Server {
-            id: number as u64,
-            name: format!("s{number}").parse().unwrap(),
-            rpc_addr: listener.local_addr().unwrap().to_string(),
-            api_addr: String::new(),
-        });
-        listeners.push(listener);
+        let join = members.iter().map(|member| member.addr.clone()).collect();
+        members.push(member(number, join, config).await);
     }
-    let group = Consensus::group(servers.clone());
-    group[0].propose(Command::FoundCluster { cluster_id: 77 }.into()).await.unwrap();
-    group[0].set_leader(Some(0), 1);
-    let mut members = Vec::new();
-    for ((consensus, server), listener) in group.into_iter().zip(servers).zip(listeners) {
-        let stop = CancellationToken::new();
-        let metrics = Metrics::new().unwrap();
-        let (handle, service) = orch::server::start(
-            consensus.clone(),
-            config,
-            SystemClock::shared(),
-            metrics.clone(),
-            stop.clone(),
-        );
-        tokio::spawn(
-            tonic::transport::Server::builder().add_service(service).serve_with_incoming_shutdown(
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
-                stop.clone().cancelled_owned(),
-            ),
-        );
-        let (addr, _stop) = (server.rpc_addr, stop.drop_guard());
-        members.push(Member { consensus, handle, metrics, addr, _stop });
+    let mut ready = members[0].consensus.leadership();
+    within(ready.wait_for(|now| now.ready)).await.unwrap();
+    for member in &members {
+        let mut leadership = member.consensus.leadership();
+        within(leadership.wait_for(|now| now.leader.is_some())).await.unwrap();
+        member.state(|state| state.cluster_id() != 0).await;
     }
     members
+}
+
+async fn member(number: usize, join: Vec<String>, config: Config) -> Member {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let data = tempfile::tempdir().unwrap();
+    let metrics = Metrics::new().unwrap();
+    let clock = SystemClock::shared();
+    let consensus_config = orch::consensus::Config {
+        data_dir: data.path().to_owned(),
+        name: format!("s{number}").parse().unwrap(),
+        rpc_addr: addr.clone(),
+        api_addr: addr.clone(),
+        join,
+        tuning: Tuning::default(),
+    };
+    let (consensus, services) =
+        Consensus::open(consensus_config, clock.clone(), metrics.clone()).await.unwrap();
+    let stop = CancellationToken::new();
+    let (handle, agents) =
+        orch::server::start(consensus.clone(), config, clock, metrics.clone(), stop.clone());
+    let door = tonic::transport::Server::builder()
+        .add_service(services.raft)
+        .add_service(services.cluster)
+        .add_service(agents)
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            stop.clone().cancelled_owned(),
+        );
+    tokio::spawn(door);
+    within(consensus.start()).await.unwrap();
+    Member { consensus, handle, metrics, addr, _stop: stop.drop_guard(), _data: data }
 }
 
 pub fn job(replicas: u32) -> JobSpec {

@@ -230,11 +230,6 @@ impl Cluster {
         self.member(server).address.port(API_PORT).to_string()
     }
 
-    /// `--rpc-addr` of a server.
-    pub fn rpc_address(&self, server: &str) -> String {
-        self.member(server).address.port(RPC_PORT).to_string()
-    }
-
     /// A client of one server.
     pub fn http(&self, server: &str) -> Http {
         Http::new(self.api_address(server))
@@ -363,20 +358,6 @@ impl Cluster {
                 None => Err("no such node".to_owned()),
             }
         });
-    }
-}
-
-impl Member {
-    /// Other settings for the next start.
-    pub fn arguments(&mut self) -> &mut Vec<String> {
-        &mut self.arguments
-    }
-}
-
-impl Cluster {
-    /// Changes how a member is started the next time.
-    pub fn change_arguments(&mut self, name: &str, change: impl FnOnce(&mut Vec<String>)) {
-        change(self.member_mut(name).arguments());
     }
 }
 

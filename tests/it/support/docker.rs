@@ -70,8 +70,10 @@ pub fn make_image(socket: Option<&Path>) -> Result<(), String> {
 
 /// The busybox that needs no libraries, from Debian's busybox-static.
 pub fn static_busybox() -> Result<&'static str, String> {
+    // ldd fails on a file that needs no libraries.
     let is_static = |path: &&str| {
-        std::fs::read(path).is_ok_and(|bytes| !bytes.windows(8).any(|part| part == b"ld-linux"))
+        Path::new(path).exists()
+            && Command::new("ldd").arg(path).output().is_ok_and(|done| !done.status.success())
     };
     ["/bin/busybox", "/usr/bin/busybox"]
         .into_iter()

@@ -14,8 +14,8 @@ mod wait;
 pub mod writer;
 
 pub use address::LoopbackAddress;
-pub use cluster::{Cluster, Member};
+pub use cluster::Cluster;
 pub use command_line::{Output, orch, orch_with};
-pub use http::{Http, Reply};
+pub use http::Http;
 pub use process::Process;
 pub use wait::{LONG, SHORT, wait_until};

@@ -1,0 +1,817 @@
+//! The loop that owns everything the agent knows: events come in, `converge` decides, jobs carry
+//! it out and come back as events.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+use super::config::{AgentError, Config, RuntimeChoice};
+use super::converge::{self, Action, Converge};
+use super::docker::{Docker, EngineFacts};
+use super::facts;
+use super::link::{self, ToLink};
+use super::order::{Owner, TaskKey, TaskOrder};
+use super::probe;
+use super::process::Process;
+use super::runtime::{Runtime, RuntimeError};
+use super::store::{self, Store};
+use crate::clock::SharedClock;
+use crate::limits::{AGENT_QUEUE_MAX, AGENT_STARTS_AT_ONCE};
+use crate::model::allocation::Assignment;
+use crate::model::job::{PullPolicy, TaskRuntime, TaskSpec};
+use crate::model::name::{AllocId, TaskName};
+use crate::model::node::NodeSpec;
+use crate::model::time::Millis;
+use crate::rpc;
+
+/// Between two full looks at what runs: what no notice told of is found then.
+const LIST_PERIOD: Duration = Duration::from_secs(30);
+/// Between two measurements of what tasks with a limit have written.
+const DISK_PERIOD: Duration = Duration::from_secs(30);
+/// What has changed is kept on disk so soon; what comes together is written together.
+const SAVE_DELAY: Duration = Duration::from_millis(200);
+/// An engine that is away longer is no longer offered.
+const ENGINE_AWAY: Duration = Duration::from_secs(10);
+/// Notices replayed from before a runtime was (re)connected.
+const WATCH_OVERLAP: Millis = Millis::from_secs(5);
+/// Added to the longest grace when everything has to end.
+const END_MARGIN: Duration = Duration::from_secs(20);
+
+/// What the keeper hears.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// For `converge`.
+    Work(converge::Event),
+    /// A leader took the agent in: whose work it does from now on.
+    Welcome(Owner),
+    /// A runtime answers.
+    Up { runtime: Arc<dyn Runtime>, engine: Option<EngineFacts> },
+    /// A runtime does not.
+    Down { runtime: &'static str, message: String },
+    /// What tasks have written.
+    DiskUsed(BTreeMap<TaskKey, u64>),
+    /// A session asks for an allocation's tasks; all of them without a name.
+    Lookup { alloc: AllocId, task: Option<TaskName>, reply: oneshot::Sender<Vec<View>> },
+    /// A start took that long, in milliseconds.
+    StartTook(u32),
+    /// Allocations were written.
+    Saved(std::io::Result<()>),
+}
+
+/// A task as sessions see it.
+#[derive(Debug, Clone)]
+pub(super) struct View {
+    pub(super) key: TaskKey,
+    /// None if its runtime does not answer.
+    pub(super) runtime: Option<Arc<dyn Runtime>>,
+    /// None before its first start.
+    pub(super) handle: Option<String>,
+    pub(super) running: bool,
+    /// Its allocation has ended for good.
+    pub(super) over: bool,
+}
+
+/// Runs an agent until `stop` is cancelled.
+///
+/// What it started goes on running, and the next agent on the same data directory takes it over;
+/// with [`Config::stop_work_on_exit`] everything is ended and removed first.
+///
+/// # Errors
+/// If the data directory can't be used, or the engine was asked for and does not answer.
+pub async fn run(
+    config: Config,
+    clock: SharedClock,
+    stop: CancellationToken,
+) -> Result<(), AgentError> {
+    let runtimes = Runtimes::first(&config).await?;
+    run_with(config, clock, stop, runtimes).await
+}
+
+/// The runtimes that an agent begins with.
+#[derive(Debug, Default)]
+pub(super) struct Runtimes {
+    /// Those that always answer.
+    pub(super) fixed: Vec<Arc<dyn Runtime>>,
+    /// Whether the Docker engine is looked for, and what was found at the start.
+    pub(super) docker: Option<Option<(Docker, EngineFacts)>>,
+}
+
+impl Runtimes {
+    async fn first(config: &Config) -> Result<Self, AgentError> {
+        let mut runtimes = Self::default();
+        if config.runtime != RuntimeChoice::Docker {
+            let process = Process::new(config.data_dir.join("tasks"), config.program.clone())
+                .map_err(|error| AgentError::Config(format!("process runtime: {error}")))?;
+            runtimes.fixed.push(Arc::new(process));
+        }
+        if config.runtime != RuntimeChoice::Process {
+            let roots = config.volume_roots.clone();
+            runtimes.docker = match Docker::connect(config.docker_socket.as_deref(), roots).await {
+                Ok(found) => Some(Some(found)),
+                Err(error) if config.runtime == RuntimeChoice::Docker => {
+                    return Err(AgentError::NoEngine(error.to_string()));
+                }
+                Err(error) => {
+                    tracing::info!(%error, "no Docker engine yet; processes only until it answers");
+                    Some(None)
+                }
+            };
+        }
+        Ok(runtimes)
+    }
+
+    fn offered(&self) -> BTreeSet<&'static str> {
+        let docker = self.docker.is_some().then_some("docker");
+        self.fixed.iter().map(|runtime| runtime.word()).chain(docker).collect()
+    }
+}
+
+/// [`run`] with given runtimes.
+pub(super) async fn run_with(
+    config: Config,
+    clock: SharedClock,
+    stop: CancellationToken,
+    runtimes: Runtimes,
+) -> Result<(), AgentError> {
+    facts::check(&config)?;
+    let store = Arc::new(Store::open(&config.data_dir)?);
+    let identity = store.identity(|| clock.random())?;
+    let known = store.allocs()?;
+    let offered = runtimes.offered();
+    let converge = Converge::new(known, offered, clock.now(), clock.random());
+    let spec = facts::node_spec(&config, identity.agent_id);
+    let (spec, spec_watch) = watch::channel(spec);
+    let (events, inbox) = mpsc::channel(AGENT_QUEUE_MAX);
+    let (to_link, from_keeper) = mpsc::channel(AGENT_QUEUE_MAX);
+    let (owner, owner_watch) = watch::channel(None);
+    let down = CancellationToken::new();
+    let tracker = TaskTracker::new();
+
+    if identity.cluster_id != 0 {
+        let known = Owner { cluster_id: identity.cluster_id, node: config.name.clone() };
+        let _ = owner.send(Some(known));
+    }
+    for runtime in runtimes.fixed {
+        let warden = Warden::new(&events, &owner_watch, &clock);
+        tracker.spawn(until(down.clone(), async move { warden.keep(runtime).await }));
+    }
+    if let Some(first) = runtimes.docker {
+        let warden = Warden::new(&events, &owner_watch, &clock);
+        let (socket, roots) = (config.docker_socket.clone(), config.volume_roots.clone());
+        let keep = async move { warden.keep_docker(first, socket, roots).await };
+        tracker.spawn(until(down.clone(), keep));
+    }
+    let line = link::Link::new(
+        &config,
+        identity,
+        store.clone(),
+        clock.clone(),
+        spec_watch,
+        events.clone(),
+        from_keeper,
+    );
+    let line = tracker.spawn(line.run(down.clone()));
+
+    let keeper = Keeper {
+        clock,
+        converge,
+        store,
+        owner,
+        spec,
+        events,
+        to_link,
+        runtimes: BTreeMap::new(),
+        calls: BTreeMap::new(),
+        probes: BTreeMap::new(),
+        starts: Arc::new(Semaphore::new(AGENT_STARTS_AT_ONCE)),
+        jobs: TaskTracker::new(),
+        jobs_end: CancellationToken::new(),
+        engine_away: None,
+        running: 0,
+        unsaved: BTreeSet::new(),
+        saving: false,
+        save_at: None,
+        ending: None,
+        config,
+    };
+    keeper.run(inbox, stop, line).await;
+    down.cancel();
+    tracker.close();
+    tracker.wait().await;
+    Ok(())
+}
+
+async fn until(down: CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        () = down.cancelled() => {}
+    }
+}
+
+/// Keeps an eye on one runtime.
+#[derive(Debug)]
+struct Warden {
+    events: mpsc::Sender<Event>,
+    owner: watch::Receiver<Option<Owner>>,
+    clock: SharedClock,
+}
+
+impl Warden {
+    fn new(
+        events: &mpsc::Sender<Event>,
+        owner: &watch::Receiver<Option<Owner>>,
+        clock: &SharedClock,
+    ) -> Self {
+        Self { events: events.clone(), owner: owner.clone(), clock: clock.clone() }
+    }
+
+    /// Watches a runtime that always answers.
+    async fn keep(mut self, runtime: Arc<dyn Runtime>) {
+        let mut pause = link::Backoff::new(self.clock.clone());
+        loop {
+            let up = Event::Up { runtime: runtime.clone(), engine: None };
+            if self.events.send(up).await.is_err() {
+                return;
+            }
+            let (runtime, message) = (runtime.word(), self.watch(runtime.as_ref()).await);
+            if self.events.send(Event::Down { runtime, message }).await.is_err() {
+                return;
+            }
+            pause.wait().await;
+        }
+    }
+
+    /// Connects to the engine, watches it, and connects again.
+    async fn keep_docker(
+        mut self,
+        mut first: Option<(Docker, EngineFacts)>,
+        socket: Option<String>,
+        roots: Vec<std::path::PathBuf>,
+    ) {
+        let mut pause = link::Backoff::new(self.clock.clone());
+        loop {
+            let connected = match first.take() {
+                Some(connected) => Ok(connected),
+                None => Docker::connect(socket.as_deref(), roots.clone()).await,
+            };
+            let message = match connected {
+                Ok((docker, engine)) => {
+                    let up = Event::Up { runtime: Arc::new(docker.clone()), engine: Some(engine) };
+                    if self.events.send(up).await.is_err() {
+                        return;
+                    }
+                    let since = Instant::now();
+                    let message = self.watch(&docker).await;
+                    if since.elapsed() > link::STEADY {
+                        pause.reset();
+                    }
+                    message
+                }
+                Err(error) => error.to_string(),
+            };
+            let down = Event::Down { runtime: "docker", message };
+            if self.events.send(down).await.is_err() {
+                return;
+            }
+            pause.wait().await;
+        }
+    }
+
+    /// Passes notices on until the runtime goes away; says why it did.
+    async fn watch(&mut self, runtime: &dyn Runtime) -> String {
+        let owner = match self.owner.wait_for(Option::is_some).await {
+            Ok(owner) => owner.clone(),
+            Err(_) => return "the agent stops".to_owned(),
+        };
+        let Some(owner) = owner else { return String::new() };
+        let since = self.clock.now() - WATCH_OVERLAP;
+        let (sink, mut notices) = mpsc::channel(AGENT_QUEUE_MAX);
+        let mut watching = runtime.watch(&owner, since, sink);
+        loop {
+            tokio::select! {
+                ended = &mut watching => return match ended {
+                    Ok(()) => format!("{} is gone", runtime.word()),
+                    Err(error) => error.to_string(),
+                },
+                Some(key) = notices.recv() => {
+                    let changed = converge::Event::Changed { key };
+                    if self.events.send(Event::Work(changed)).await.is_err() {
+                        return "the agent stops".to_owned();
+                    }
+                }
+                changed = self.owner.changed() => {
+                    if changed.is_err() || self.owner.borrow().as_ref() != Some(&owner) {
+                        return "the agent belongs to another cluster now".to_owned();
+                    }
+                }
+            }
+        }
+    }
+}
+
+struct Keeper {
+    config: Config,
+    clock: SharedClock,
+    converge: Converge,
+    store: Arc<Store>,
+    owner: watch::Sender<Option<Owner>>,
+    spec: watch::Sender<NodeSpec>,
+    events: mpsc::Sender<Event>,
+    to_link: mpsc::Sender<ToLink>,
+    runtimes: BTreeMap<&'static str, Arc<dyn Runtime>>,
+    /// Calls starts off.
+    calls: BTreeMap<TaskKey, CancellationToken>,
+    probes: BTreeMap<TaskKey, AbortOnDropHandle<()>>,
+    starts: Arc<Semaphore>,
+    jobs: TaskTracker,
+    jobs_end: CancellationToken,
+    engine_away: Option<Instant>,
+    running: u32,
+    unsaved: BTreeSet<AllocId>,
+    saving: bool,
+    save_at: Option<Instant>,
+    /// Everything is to end until then.
+    ending: Option<Instant>,
+}
+
+impl Keeper {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Event>,
+        stop: CancellationToken,
+        line: tokio::task::JoinHandle<()>,
+    ) {
+        let mut list = tokio::time::interval(LIST_PERIOD);
+        let mut disk = tokio::time::interval(DISK_PERIOD);
+        list.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        disk.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.work(converge::Event::Tick).await;
+        loop {
+            let wake = self.next_wake();
+            tokio::select! {
+                event = inbox.recv() => match event {
+                    Some(event) => self.hear(event).await,
+                    None => break,
+                },
+                () = stop.cancelled(), if self.ending.is_none() => {
+                    if !self.config.stop_work_on_exit {
+                        break;
+                    }
+                    self.end_all().await;
+                }
+                () = tokio::time::sleep_until(wake) => {
+                    self.save_if_due();
+                    self.drop_engine_if_away();
+                    self.work(converge::Event::Tick).await;
+                }
+                _ = list.tick() => self.list_all(),
+                _ = disk.tick() => self.measure_disk(),
+            }
+            if let Some(until) = self.ending {
+                let left = self.converge.allocs().len();
+                if left == 0 || Instant::now() >= until {
+                    if left > 0 {
+                        tracing::warn!(left, "some work could not be ended in time");
+                    }
+                    self.say_goodbye(line).await;
+                    break;
+                }
+            }
+        }
+        self.jobs_end.cancel();
+        self.probes.clear();
+        self.jobs.close();
+        // Nobody reads what they have to say any more.
+        inbox.close();
+        self.jobs.wait().await;
+        self.save_now().await;
+    }
+
+    async fn end_all(&mut self) {
+        let graces = self.converge.allocs().values().flat_map(|alloc| &alloc.assignment.spec.tasks);
+        let longest = graces.map(|task| task.stop_grace).max().unwrap_or_default();
+        self.ending = Some(Instant::now() + longest.as_duration() + END_MARGIN);
+        self.work(converge::Event::EndAll).await;
+    }
+
+    async fn say_goodbye(&mut self, line: tokio::task::JoinHandle<()>) {
+        let _ = self.to_link.send(ToLink::Goodbye).await;
+        let _ = tokio::time::timeout(Duration::from_secs(2), line).await;
+    }
+
+    fn next_wake(&self) -> Instant {
+        let now = self.clock.now();
+        let due = self.converge.next_deadline(now).map_or(LIST_PERIOD, |at| {
+            // Never at once: what is due and can't be done must not spin.
+            at.since(now).as_duration().clamp(Duration::from_millis(1), LIST_PERIOD)
+        });
+        let due = Instant::now() + due;
+        let away = self.engine_away.map(|since| since + ENGINE_AWAY);
+        [self.save_at.filter(|_| !self.saving), away, self.ending]
+            .into_iter()
+            .flatten()
+            .fold(due, Instant::min)
+    }
+
+    async fn hear(&mut self, event: Event) {
+        match event {
+            Event::Work(converge::Event::Sync { .. } | converge::Event::Orders { .. })
+                if self.ending.is_some() => {}
+            Event::Work(event) => {
+                if let converge::Event::Started { key, .. } = &event {
+                    self.calls.remove(key);
+                }
+                self.work(event).await;
+            }
+            Event::Welcome(owner) => {
+                let changed = self.owner.send_if_modified(|known| {
+                    let changed = known.as_ref() != Some(&owner);
+                    *known = Some(owner);
+                    changed
+                });
+                if changed {
+                    self.list_all();
+                }
+            }
+            Event::Up { runtime, engine } => self.up(runtime, engine),
+            Event::Down { runtime, message } => {
+                if runtime == "docker" && self.engine_away.is_none() {
+                    tracing::warn!(message, "the Docker engine does not answer");
+                    self.engine_away = Some(Instant::now());
+                }
+                self.runtimes.remove(runtime);
+                self.work(converge::Event::Down { runtime, message }).await;
+            }
+            Event::DiskUsed(used) => self.judge_disk(&used).await,
+            Event::Lookup { alloc, task, reply } => {
+                let _ = reply.send(self.views(alloc, task.as_ref()));
+            }
+            Event::StartTook(millis) => {
+                let _ = self.to_link.send(ToLink::StartTook(millis)).await;
+            }
+            Event::Saved(result) => {
+                self.saving = false;
+                if let Err(error) = result {
+                    tracing::error!(%error, "the agent's data directory can't be written; \
+                        a restart of the agent may not know what it runs");
+                }
+            }
+        }
+    }
+
+    fn up(&mut self, runtime: Arc<dyn Runtime>, engine: Option<EngineFacts>) {
+        let word = runtime.word();
+        self.runtimes.insert(word, runtime);
+        if let Some(engine) = engine {
+            self.engine_away = None;
+            tracing::info!(version = engine.version, "the Docker engine answers");
+            self.spec.send_if_modified(|spec| {
+                let before = spec.clone();
+                spec.runtimes.insert(word.to_owned());
+                spec.attributes.insert("docker.version".to_owned(), engine.version);
+                *spec != before
+            });
+        } else {
+            self.spec.send_if_modified(|spec| spec.runtimes.insert(word.to_owned()));
+        }
+        self.list(word);
+    }
+
+    fn drop_engine_if_away(&mut self) {
+        if self.engine_away.is_some_and(|since| since.elapsed() >= ENGINE_AWAY) {
+            self.engine_away = None;
+            self.spec.send_if_modified(|spec| spec.runtimes.remove("docker"));
+        }
+    }
+
+    fn views(&self, alloc: AllocId, task: Option<&TaskName>) -> Vec<View> {
+        let Some(known) = self.converge.allocs().get(&alloc) else { return Vec::new() };
+        let named = known.tasks.iter().filter(|(name, _)| task.is_none_or(|task| task == *name));
+        let views = named.map(|(name, task)| View {
+            key: TaskKey { alloc, task: name.clone() },
+            runtime: self.runtimes.get(task.runtime()).cloned(),
+            handle: task.handle().map(str::to_owned),
+            running: task.running(),
+            over: known.outcome.is_some() || known.gone,
+        });
+        views.collect()
+    }
+
+    // --- looking ---
+
+    fn list_all(&mut self) {
+        let words: Vec<_> = self.runtimes.keys().copied().collect();
+        words.into_iter().for_each(|word| self.list(word));
+    }
+
+    fn list(&mut self, word: &'static str) {
+        let owner = self.owner.borrow().clone();
+        let (Some(owner), Some(runtime)) = (owner, self.runtimes.get(word).cloned()) else {
+            return;
+        };
+        let since = self.converge.listing();
+        self.spawn(async move {
+            match runtime.list(&owner).await {
+                Ok(found) => Some(converge::Event::Listed { runtime: word, since, found }),
+                Err(error) => {
+                    let message = error.to_string();
+                    Some(converge::Event::Down { runtime: word, message })
+                }
+            }
+            .map(Event::Work)
+        });
+    }
+
+    fn measure_disk(&mut self) {
+        let owner = self.owner.borrow().clone();
+        let Some(owner) = owner else { return };
+        let limited: BTreeSet<_> = self
+            .converge
+            .allocs()
+            .values()
+            .flat_map(|alloc| &alloc.assignment.spec.tasks)
+            .filter(|task| task.resources.disk.is_some())
+            .map(|task| task.runtime.word())
+            .collect();
+        for word in limited {
+            let Some(runtime) = self.runtimes.get(word).cloned() else { continue };
+            let owner = owner.clone();
+            self.spawn(async move {
+                match runtime.disk_used(&owner).await {
+                    Ok(used) => Some(Event::DiskUsed(used)),
+                    Err(error) => {
+                        tracing::debug!(%error, "disk use is not known");
+                        None
+                    }
+                }
+            });
+        }
+    }
+
+    async fn judge_disk(&mut self, used: &BTreeMap<TaskKey, u64>) {
+        for (key, used) in used {
+            let Some(alloc) = self.converge.allocs().get(&key.alloc) else { continue };
+            let spec = alloc.assignment.spec.tasks.iter().find(|task| task.name == key.task);
+            if let Some(limit) = spec.and_then(|task| task.resources.disk)
+                && *used > limit
+            {
+                let (key, used) = (key.clone(), *used);
+                self.work(converge::Event::OverDisk { key, used, limit }).await;
+            }
+        }
+    }
+
+    // --- acting ---
+
+    async fn work(&mut self, event: converge::Event) {
+        let actions = self.converge.handle(self.clock.now(), event);
+        for action in actions {
+            self.act(action).await;
+        }
+        self.unsaved.extend(self.converge.take_dirty());
+        if !self.unsaved.is_empty() && self.save_at.is_none() {
+            self.save_at = Some(Instant::now() + SAVE_DELAY);
+        }
+        let tasks = self.converge.allocs().values().flat_map(|alloc| alloc.tasks.values());
+        let running =
+            u32::try_from(tasks.filter(|task| task.running()).count()).unwrap_or(u32::MAX);
+        if running != self.running {
+            self.running = running;
+            let _ = self.to_link.send(ToLink::Running(running)).await;
+        }
+    }
+
+    async fn act(&mut self, action: Action) {
+        match action {
+            Action::Report(report) => {
+                let _ = self.to_link.send(ToLink::Report(Box::new(report))).await;
+            }
+            Action::Start { key, assignment, reuse } => self.start(key, &assignment, reuse),
+            Action::CancelStart { key } => {
+                if let Some(call) = self.calls.remove(&key) {
+                    call.cancel();
+                }
+            }
+            Action::Stop { key, runtime, handle, grace } => {
+                let runtime = self.runtimes.get(runtime).cloned();
+                self.spawn(async move {
+                    let result = match &runtime {
+                        Some(runtime) => runtime.stop(&key, &handle, grace.as_duration()).await,
+                        None => Err(gone()),
+                    };
+                    Some(Event::Work(converge::Event::Stopped { key, result }))
+                });
+            }
+            Action::Inspect { key, runtime, handle } => {
+                let runtime = self.runtimes.get(runtime).cloned();
+                self.spawn(async move {
+                    let result = match &runtime {
+                        Some(runtime) => runtime.inspect(&key, &handle).await,
+                        None => Err(gone()),
+                    };
+                    Some(Event::Work(converge::Event::Inspected { key, result }))
+                });
+            }
+            Action::Remove { key, runtime, handle } => {
+                let runtime = self.runtimes.get(runtime).cloned();
+                self.spawn(async move {
+                    let result = match &runtime {
+                        Some(runtime) => runtime.remove(&key, &handle).await,
+                        None => Err(gone()),
+                    };
+                    Some(Event::Work(converge::Event::Removed { key, result }))
+                });
+            }
+            Action::RemoveStray { runtime, found } => {
+                tracing::info!(task = %found.key, handle = found.handle, "ends what nobody wants");
+                let runtime = self.runtimes.get(runtime).cloned();
+                self.spawn(async move {
+                    let runtime = runtime?;
+                    let grace = TaskSpec::stop_grace_default().as_duration();
+                    if found.running
+                        && let Err(error) = runtime.stop(&found.key, &found.handle, grace).await
+                    {
+                        tracing::warn!(task = %found.key, %error, "can't end a stray task");
+                    }
+                    if let Err(error) = runtime.remove(&found.key, &found.handle).await {
+                        tracing::warn!(task = %found.key, %error, "can't remove a stray task");
+                    }
+                    None
+                });
+            }
+            Action::Probe { key, run, assignment, handle } => {
+                self.probe(key, run, &assignment, handle);
+            }
+            Action::EndProbe { key } => {
+                self.probes.remove(&key);
+            }
+            Action::Drop(id) => {
+                self.unsaved.insert(id);
+                self.probes.retain(|key, _| key.alloc != id);
+            }
+        }
+    }
+
+    fn start(&mut self, key: TaskKey, assignment: &Assignment, reuse: Option<String>) {
+        let owner = self.owner.borrow().clone();
+        let (address, bind) = (&self.config.address, self.config.bind_address);
+        let order =
+            owner.and_then(|owner| TaskOrder::new(assignment, &key.task, &owner, address, bind));
+        let call = CancellationToken::new();
+        self.calls.insert(key.clone(), call.clone());
+        let runtime =
+            order.as_ref().and_then(|order| self.runtimes.get(order.spec.runtime.word())).cloned();
+        let (starts, events) = (self.starts.clone(), self.events.clone());
+        self.spawn(async move {
+            let began = Instant::now();
+            let result = match (order, runtime) {
+                (Some(order), Some(runtime)) => {
+                    let start = Start { runtime, order, starts, call, events: events.clone() };
+                    start.carry_out(reuse.as_deref()).await
+                }
+                _ => Err(gone()),
+            };
+            if result.is_ok() {
+                let took = u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX);
+                let _ = events.send(Event::StartTook(took)).await;
+            }
+            Some(Event::Work(converge::Event::Started { key, result }))
+        });
+    }
+
+    fn probe(&mut self, key: TaskKey, run: u64, assignment: &Assignment, handle: String) {
+        let Some(spec) = assignment.spec.tasks.iter().find(|task| task.name == key.task) else {
+            return;
+        };
+        let Some(check) = spec.healthcheck.clone() else { return };
+        let started_at = self
+            .converge
+            .allocs()
+            .get(&key.alloc)
+            .and_then(|alloc| alloc.tasks.get(&key.task))
+            .and_then(|task| task.started_at());
+        let target = probe::Target {
+            key: key.clone(),
+            run,
+            handle,
+            // A job's checks may name the port of another of its tasks.
+            ports: assignment.grant.ports.clone(),
+            bind_address: self.config.bind_address,
+            runtime: self.runtimes.get(spec.runtime.word()).cloned(),
+            running_for: started_at.map_or(Millis(0), |at| self.clock.now().since(at)),
+        };
+        let watching = tokio::spawn(probe::watch(target, check, self.events.clone()));
+        self.probes.insert(key, AbortOnDropHandle::new(watching));
+    }
+
+    fn spawn(&self, job: impl Future<Output = Option<Event>> + Send + 'static) {
+        let (events, end) = (self.events.clone(), self.jobs_end.clone());
+        self.jobs.spawn(async move {
+            tokio::select! {
+                event = job => if let Some(event) = event {
+                    let _ = events.send(event).await;
+                },
+                () = end.cancelled() => {}
+            }
+        });
+    }
+
+    // --- keeping ---
+
+    fn save_if_due(&mut self) {
+        if self.saving || self.save_at.is_none_or(|at| at > Instant::now()) {
+            return;
+        }
+        self.save_at = None;
+        let changes = self.changes();
+        if changes.is_empty() {
+            return;
+        }
+        self.saving = true;
+        let events = self.events.clone();
+        self.jobs.spawn(async move {
+            let saved = tokio::task::spawn_blocking(move || store::save_allocs(changes)).await;
+            let _ = events.send(Event::Saved(saved.unwrap_or_else(|e| Err(e.into())))).await;
+        });
+    }
+
+    async fn save_now(&mut self) {
+        let changes = self.changes();
+        let saved = tokio::task::spawn_blocking(move || store::save_allocs(changes)).await;
+        if let Err(error) = saved.unwrap_or_else(|error| Err(error.into())) {
+            tracing::error!(%error, "the agent's data directory can't be written");
+        }
+    }
+
+    fn changes(&mut self) -> Vec<(std::path::PathBuf, Option<Vec<u8>>)> {
+        let unsaved = std::mem::take(&mut self.unsaved);
+        let change = |id: AllocId| {
+            let bytes = match self.converge.allocs().get(&id) {
+                Some(alloc) => Some(rpc::pack(alloc).ok()?),
+                None => None,
+            };
+            Some((self.store.alloc_path(id), bytes))
+        };
+        unsaved.into_iter().filter_map(change).collect()
+    }
+}
+
+/// Carries out one start.
+struct Start {
+    runtime: Arc<dyn Runtime>,
+    order: TaskOrder,
+    starts: Arc<Semaphore>,
+    call: CancellationToken,
+    events: mpsc::Sender<Event>,
+}
+
+impl Start {
+    async fn carry_out(&self, reuse: Option<&str>) -> Result<String, RuntimeError> {
+        let policy = match &self.order.spec.runtime {
+            TaskRuntime::Docker { pull, .. } => *pull,
+            TaskRuntime::Process => PullPolicy::Never,
+        };
+        if policy == PullPolicy::Always && reuse.is_none() {
+            self.pull().await?;
+        }
+        match self.start(reuse).await {
+            // Asking first would cost a call for each start.
+            Err(RuntimeError::ImageMissing(_)) if policy == PullPolicy::Missing => {
+                self.pull().await?;
+                self.start(None).await
+            }
+            Err(RuntimeError::ImageMissing(text)) if policy == PullPolicy::Never => {
+                Err(RuntimeError::Failed(format!("{text} (its pull policy is never)")))
+            }
+            other => other,
+        }
+    }
+
+    async fn start(&self, reuse: Option<&str>) -> Result<String, RuntimeError> {
+        let permit = tokio::select! {
+            permit = self.starts.acquire() => permit,
+            () = self.call.cancelled() => return Err(RuntimeError::Cancelled),
+        };
+        let started = self.runtime.start(&self.order, reuse).await;
+        drop(permit);
+        started
+    }
+
+    async fn pull(&self) -> Result<(), RuntimeError> {
+        let key = self.order.key.clone();
+        let _ = self.events.send(Event::Work(converge::Event::Pulling { key })).await;
+        tokio::select! {
+            pulled = self.runtime.pull(&self.order) => pulled,
+            () = self.call.cancelled() => Err(RuntimeError::Cancelled),
+        }
+    }
+}
+
+fn gone() -> RuntimeError {
+    RuntimeError::Unavailable("its runtime does not answer".to_owned())
+}

@@ -1,0 +1,179 @@
+//! What a runtime is told to run: a task with all that its grant decided.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::allocation::Assignment;
+use crate::model::job::{Protocol, TaskSpec};
+use crate::model::name::{AllocId, JobId, NodeName, PortName, TaskName};
+
+/// Whose tasks: an agent touches no others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Owner {
+    /// The cluster.
+    pub(super) cluster_id: u64,
+    /// The node in it.
+    pub(super) node: NodeName,
+}
+
+impl Owner {
+    /// The cluster's id as it stands in labels.
+    pub(super) fn cluster_label(&self) -> String {
+        format!("{:016x}", self.cluster_id)
+    }
+}
+
+/// One task of one allocation.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct TaskKey {
+    /// The allocation.
+    pub(super) alloc: AllocId,
+    /// Its task.
+    pub(super) task: TaskName,
+}
+
+impl std::fmt::Display for TaskKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.alloc, self.task)
+    }
+}
+
+/// A port that is published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Published {
+    /// Its name in the job.
+    pub(super) name: PortName,
+    /// Where the task listens.
+    pub(super) inside: u16,
+    /// Where it is reached.
+    pub(super) host: u16,
+    /// Transport.
+    pub(super) protocol: Protocol,
+}
+
+/// A task with all that its grant decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TaskOrder {
+    /// Which.
+    pub(super) key: TaskKey,
+    /// Whose.
+    pub(super) owner: Owner,
+    /// The order's counter.
+    pub(super) generation: u64,
+    /// The job.
+    pub(super) job: JobId,
+    /// The replica.
+    pub(super) index: u32,
+    /// What to run.
+    pub(super) spec: TaskSpec,
+    /// Its environment, complete.
+    pub(super) environment: BTreeMap<String, String>,
+    /// Its ports.
+    pub(super) ports: Vec<Published>,
+    /// Where they are published.
+    pub(super) bind_address: IpAddr,
+    /// Its devices.
+    pub(super) gpus: Vec<u32>,
+}
+
+impl TaskOrder {
+    /// The order for the task of that name; none if the assignment has no such task.
+    pub(super) fn new(
+        assignment: &Assignment,
+        task: &TaskName,
+        owner: &Owner,
+        address: &str,
+        bind_address: IpAddr,
+    ) -> Option<Self> {
+        let spec = assignment.spec.tasks.iter().find(|spec| spec.name == *task)?.clone();
+        // Devices are handed out in the order of the tasks.
+        let before: u32 = assignment
+            .spec
+            .tasks
+            .iter()
+            .take_while(|other| other.name != *task)
+            .map(|other| other.resources.gpu)
+            .sum();
+        let gpus = assignment
+            .grant
+            .gpus
+            .iter()
+            .copied()
+            .skip(before as usize)
+            .take(spec.resources.gpu as usize)
+            .collect::<Vec<_>>();
+        let ports = published(assignment, &spec);
+        let mut order = Self {
+            key: TaskKey { alloc: assignment.id, task: task.clone() },
+            owner: owner.clone(),
+            generation: assignment.grant.generation,
+            job: assignment.spec.id(),
+            index: assignment.index,
+            spec,
+            environment: BTreeMap::new(),
+            ports,
+            bind_address,
+            gpus,
+        };
+        order.environment = environment(&order, assignment, address);
+        Some(order)
+    }
+
+    /// The name of its container.
+    pub(super) fn container_name(&self) -> String {
+        let Self { job, index, key, .. } = self;
+        format!("orch-{}-{index}-{}-{}", job.name, key.task, key.alloc)
+    }
+}
+
+/// The ports of a task with what the grant gave them.
+pub(super) fn published(assignment: &Assignment, spec: &TaskSpec) -> Vec<Published> {
+    spec.ports
+        .iter()
+        .filter_map(|port| {
+            let host = *assignment.grant.ports.get(&port.name)?;
+            Some(Published {
+                name: port.name.clone(),
+                inside: port.container.unwrap_or(host),
+                host,
+                protocol: port.protocol,
+            })
+        })
+        .collect()
+}
+
+fn environment(
+    order: &TaskOrder,
+    assignment: &Assignment,
+    address: &str,
+) -> BTreeMap<String, String> {
+    let mut environment = BTreeMap::new();
+    let mut set = |key: &str, value: String| environment.insert(key.to_owned(), value);
+    set("ORCH_JOB", order.job.name.to_string());
+    set("ORCH_PROJECT", order.job.project.to_string());
+    set("ORCH_TASK", order.key.task.to_string());
+    set("ORCH_ALLOC_ID", order.key.alloc.to_string());
+    set("ORCH_INDEX", order.index.to_string());
+    set("ORCH_NODE", order.owner.node.to_string());
+    set("ORCH_VERSION", assignment.version.to_string());
+    set("HOST", address.to_owned());
+    // A process listens on the host itself.
+    let on_host = order.spec.runtime.word() == "process";
+    for (i, port) in order.ports.iter().enumerate() {
+        let name = port.name.as_str().to_ascii_uppercase().replace('-', "_");
+        let inside = if on_host { port.host } else { port.inside };
+        if i == 0 {
+            set("PORT", inside.to_string());
+        }
+        set(&format!("PORT_{name}"), inside.to_string());
+        set(&format!("HOST_PORT_{name}"), port.host.to_string());
+    }
+    if !order.gpus.is_empty() {
+        let list = order.gpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        set("NVIDIA_VISIBLE_DEVICES", list);
+    }
+    environment.extend(order.spec.environment.clone());
+    environment
+}

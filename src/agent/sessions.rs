@@ -1,0 +1,362 @@
+//! Sessions: someone reads a task's log or runs a command in it, through the leader.
+//!
+//! Every queue is bounded, and a slow reader holds up its own session alone: containers write to
+//! their log files whoever reads them.
+
+use futures::future::join_all;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::Streaming;
+use tonic::transport::Channel;
+
+use super::keeper::{Event, View};
+use super::order::TaskKey;
+use super::runtime::{ExecInput, ExecOrder, ExecOutput, Line, LogQuery, RuntimeError};
+use crate::clock::SharedClock;
+use crate::limits::{
+    COMMAND_WORDS_MAX, LOG_TAIL_LINES_MAX, SESSION_FRAME_BYTES, SESSION_QUEUE_MAX,
+};
+use crate::model::name::{AllocId, TaskName};
+use crate::model::time::Millis;
+use crate::rpc::v1::agents_client::AgentsClient;
+use crate::rpc::v1::session_frame::Frame;
+use crate::rpc::v1::session_request::Kind;
+use crate::rpc::v1::{
+    ExecRequest, Exit, LogLine, LogLines, LogsRequest, OpenSession, SessionError, SessionFrame,
+    SessionRequest,
+};
+
+/// Between two looks whether a task that ended runs again.
+const LOOK_AGAIN: Millis = Millis(200);
+/// Lines that wait to be put into a frame.
+const LINES_WAITING: usize = 256;
+
+/// Why a session ends badly, with its code.
+#[derive(Debug, PartialEq, Eq)]
+struct Failure(&'static str, String);
+
+impl From<RuntimeError> for Failure {
+    fn from(error: RuntimeError) -> Self {
+        let code = match error {
+            RuntimeError::NotFound(_) | RuntimeError::ImageMissing(_) => "not_found",
+            RuntimeError::Unavailable(_) => "unreachable",
+            RuntimeError::Failed(_) | RuntimeError::Cancelled => "failed",
+        };
+        Self(code, error.to_string())
+    }
+}
+
+/// Carries a session out; `refused` if there are too many already.
+pub(super) async fn run(
+    mut client: AgentsClient<Channel>,
+    open: OpenSession,
+    events: mpsc::Sender<Event>,
+    clock: SharedClock,
+    refused: bool,
+) {
+    let (frames, outgoing) = mpsc::channel(SESSION_QUEUE_MAX);
+    let hello = SessionFrame { frame: Some(Frame::Session(open.session)) };
+    if frames.send(hello).await.is_err() {
+        return;
+    }
+    let incoming = match client.session(ReceiverStream::new(outgoing)).await {
+        Ok(answer) => answer.into_inner(),
+        Err(error) => return tracing::debug!(%error, "a session was not taken"),
+    };
+    let session = Session { frames: frames.clone(), events, clock };
+    let outcome = if refused {
+        Err(Failure("refused", "too many sessions are open on this node".to_owned()))
+    } else {
+        session.serve(open.request.unwrap_or_default(), incoming).await
+    };
+    let last = match outcome {
+        Ok(code) => Frame::Exit(Exit { code }),
+        Err(Failure(code, message)) => {
+            Frame::Error(SessionError { code: code.to_owned(), message })
+        }
+    };
+    let _ = frames.send(SessionFrame { frame: Some(last) }).await;
+}
+
+#[derive(Clone)]
+struct Session {
+    frames: mpsc::Sender<SessionFrame>,
+    events: mpsc::Sender<Event>,
+    clock: SharedClock,
+}
+
+impl Session {
+    async fn serve(
+        &self,
+        request: SessionRequest,
+        mut incoming: Streaming<SessionFrame>,
+    ) -> Result<i32, Failure> {
+        let alloc = AllocId(request.alloc);
+        let task = match request.task.as_str() {
+            "" => None,
+            name => Some(name.parse::<TaskName>().map_err(|error| {
+                Failure("not_found", format!("there is no task {name:?}: {error}"))
+            })?),
+        };
+        let views = self.look(alloc, task.clone()).await?;
+        if views.is_empty() {
+            let what =
+                task.map_or_else(|| alloc.to_string(), |task| format!("task {task} of {alloc}"));
+            return Err(Failure("not_found", format!("this node has nothing of {what}")));
+        }
+        match request.kind {
+            Some(Kind::Logs(logs)) => {
+                // Whoever reads says nothing; that the line ends is all that can come.
+                let left = async { while let Ok(Some(_)) = incoming.message().await {} };
+                tokio::select! {
+                    done = self.logs(views, logs) => done.map(|()| 0),
+                    () = left => Err(Failure("failed", "the reader left".to_owned())),
+                }
+            }
+            Some(Kind::Exec(exec)) => self.exec(&views, exec, incoming).await,
+            None => Err(Failure("refused", "the session asks for nothing known".to_owned())),
+        }
+    }
+
+    async fn look(&self, alloc: AllocId, task: Option<TaskName>) -> Result<Vec<View>, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let stops = || Failure("unreachable", "the agent stops".to_owned());
+        let asked = Event::Lookup { alloc, task, reply };
+        self.events.send(asked).await.map_err(|_| stops())?;
+        answer.await.map_err(|_| stops())
+    }
+
+    // --- logs ---
+
+    async fn logs(&self, views: Vec<View>, request: LogsRequest) -> Result<(), Failure> {
+        let query = LogQuery {
+            follow: request.follow,
+            tail: request.tail.map(|lines| lines.min(LOG_TAIL_LINES_MAX)),
+            // Lines of that very millisecond are wanted as well.
+            after: request.since.saturating_mul(1_000_000).saturating_sub(1),
+        };
+        let mut sources = Vec::new();
+        for view in views {
+            let (sink, lines) = mpsc::channel(LINES_WAITING);
+            let (session, key) = (self.clone(), view.key.clone());
+            let read = tokio::spawn(async move { session.read(key, query, sink).await });
+            sources.push(Source { task: view.key.task, lines, read: AbortOnDropHandle::new(read) });
+        }
+        if query.follow { self.as_they_come(sources).await } else { self.by_time(sources).await }
+    }
+
+    /// Reads one task's lines, across its restarts if the query follows.
+    async fn read(
+        self,
+        key: TaskKey,
+        mut query: LogQuery,
+        sink: mpsc::Sender<Line>,
+    ) -> Result<(), Failure> {
+        let mut read_of: Option<String> = None;
+        loop {
+            let views = self.look(key.alloc, Some(key.task.clone())).await?;
+            let Some(view) = views.into_iter().next() else { return Ok(()) };
+            let readable = view.runtime.zip(view.handle);
+            let news =
+                view.running || readable.as_ref().map(|(_, handle)| handle) != read_of.as_ref();
+            if let Some((runtime, handle)) = readable.filter(|_| news) {
+                let began = self.clock.now().0.saturating_mul(1_000_000);
+                let (lines, mut pieces) = mpsc::channel::<Line>(LINES_WAITING);
+                let read = runtime.logs(&key, &handle, query, lines);
+                let mut last = query.after;
+                let pass = async {
+                    while let Some(line) = pieces.recv().await {
+                        last = last.max(line.at);
+                        if sink.send(line).await.is_err() {
+                            break;
+                        }
+                    }
+                };
+                let (read, ()) = futures::future::join(read, pass).await;
+                match read {
+                    Ok(()) => {}
+                    // It is being replaced, or the engine is away for a moment.
+                    Err(_) if query.follow && !view.over => {}
+                    Err(error) => return Err(error.into()),
+                }
+                if query.tail.take().is_some() {
+                    // What was left out of the first part stays left out.
+                    last = last.max(began);
+                }
+                query.after = last;
+                read_of = Some(handle);
+            }
+            if !query.follow || view.over || sink.is_closed() {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_AGAIN.as_duration()).await;
+        }
+    }
+
+    async fn as_they_come(&self, sources: Vec<Source>) -> Result<(), Failure> {
+        join_all(sources.into_iter().map(|source| self.pass_on(source))).await.into_iter().collect()
+    }
+
+    async fn pass_on(&self, mut source: Source) -> Result<(), Failure> {
+        let mut waiting = Vec::new();
+        while source.lines.recv_many(&mut waiting, LINES_WAITING).await > 0 {
+            let mut frame = Lines::default();
+            for line in waiting.drain(..) {
+                if frame.push(&source.task, line) {
+                    self.send_lines(&mut frame).await?;
+                }
+            }
+            self.send_lines(&mut frame).await?;
+        }
+        source.result().await
+    }
+
+    /// Each source is in order: the earliest of the next ones is the next of all.
+    async fn by_time(&self, mut sources: Vec<Source>) -> Result<(), Failure> {
+        let mut heads: Vec<Option<Line>> = Vec::new();
+        for source in &mut sources {
+            heads.push(source.lines.recv().await);
+        }
+        let mut frame = Lines::default();
+        loop {
+            let earliest = heads
+                .iter()
+                .enumerate()
+                .filter_map(|(at, head)| Some((head.as_ref()?.at, at)))
+                .min();
+            let Some((_, at)) = earliest else { break };
+            let Some(source) = sources.get_mut(at) else { break };
+            let next = source.lines.recv().await;
+            if let Some(line) = heads.get_mut(at).and_then(|head| std::mem::replace(head, next))
+                && frame.push(&source.task, line)
+            {
+                self.send_lines(&mut frame).await?;
+            }
+        }
+        self.send_lines(&mut frame).await?;
+        for source in sources {
+            source.result().await?;
+        }
+        Ok(())
+    }
+
+    async fn send_lines(&self, lines: &mut Lines) -> Result<(), Failure> {
+        let lines = std::mem::take(lines).lines;
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.send(Frame::Logs(LogLines { lines })).await
+    }
+
+    async fn send(&self, frame: Frame) -> Result<(), Failure> {
+        let sent = self.frames.send(SessionFrame { frame: Some(frame) }).await;
+        sent.map_err(|_| Failure("failed", "the reader left".to_owned()))
+    }
+
+    // --- exec ---
+
+    async fn exec(
+        &self,
+        views: &[View],
+        request: ExecRequest,
+        mut incoming: Streaming<SessionFrame>,
+    ) -> Result<i32, Failure> {
+        let [view] = views else {
+            let names = views.iter().map(|view| view.key.task.to_string()).collect::<Vec<_>>();
+            let names = names.join(", ");
+            return Err(Failure("refused", format!("it has several tasks, name one: {names}")));
+        };
+        if request.command.is_empty() || request.command.len() > COMMAND_WORDS_MAX {
+            let text = format!("a command has 1 to {COMMAND_WORDS_MAX} words");
+            return Err(Failure("refused", text));
+        }
+        let task = &view.key.task;
+        let Some(runtime) = &view.runtime else {
+            return Err(Failure("unreachable", format!("the runtime of task {task} is away")));
+        };
+        let Some(handle) = view.handle.as_deref().filter(|_| view.running) else {
+            return Err(Failure("refused", format!("task {task} does not run now")));
+        };
+        let size = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+        let order = ExecOrder {
+            command: request.command,
+            stdin: request.stdin,
+            tty: request.tty,
+            columns: size(request.columns),
+            rows: size(request.rows),
+        };
+        let (feed, input) = mpsc::channel(SESSION_QUEUE_MAX);
+        let (output, mut pieces) = mpsc::channel(SESSION_QUEUE_MAX);
+        let run = runtime.exec(&view.key, handle, order, input, output);
+        let read = async {
+            // The sender lives to the end of the line: dropping it ends the command.
+            while let Ok(Some(frame)) = incoming.message().await {
+                let item = match frame.frame {
+                    Some(Frame::Stdin(bytes)) => ExecInput::Stdin(bytes),
+                    Some(Frame::StdinEnd(_)) => ExecInput::StdinEnd,
+                    Some(Frame::Resize(new)) => {
+                        ExecInput::Resize { columns: size(new.columns), rows: size(new.rows) }
+                    }
+                    Some(Frame::Signal(number)) => ExecInput::Signal(number),
+                    _ => continue,
+                };
+                if feed.send(item).await.is_err() {
+                    break;
+                }
+            }
+        };
+        let pass = async {
+            while let Some(piece) = pieces.recv().await {
+                self.send(match piece {
+                    ExecOutput::Stdout(bytes) => Frame::Stdout(bytes),
+                    ExecOutput::Stderr(bytes) => Frame::Stderr(bytes),
+                })
+                .await?;
+            }
+            Ok::<_, Failure>(())
+        };
+        let work = async { tokio::join!(run, pass) };
+        tokio::select! {
+            (code, passed) = work => {
+                passed?;
+                Ok(code?)
+            }
+            () = read => Err(Failure("failed", "the caller left".to_owned())),
+        }
+    }
+}
+
+/// One task's lines.
+struct Source {
+    task: TaskName,
+    lines: mpsc::Receiver<Line>,
+    read: AbortOnDropHandle<Result<(), Failure>>,
+}
+
+impl Source {
+    async fn result(self) -> Result<(), Failure> {
+        drop(self.lines);
+        match self.read.await {
+            Ok(result) => result,
+            Err(error) => Err(Failure("failed", error.to_string())),
+        }
+    }
+}
+
+/// Lines for one frame.
+#[derive(Default)]
+struct Lines {
+    lines: Vec<LogLine>,
+    bytes: usize,
+}
+
+impl Lines {
+    /// Adds one; whether the frame is full.
+    fn push(&mut self, task: &TaskName, line: Line) -> bool {
+        self.bytes += line.text.len() + 16;
+        let Line { at, stderr, text } = line;
+        self.lines.push(LogLine { at, stderr, text, task: task.to_string() });
+        self.bytes >= SESSION_FRAME_BYTES
+    }
+}

@@ -1,1 +1,0 @@
-//! File + environment + flags -> each room's own Config.

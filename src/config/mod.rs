@@ -1,0 +1,14 @@
+//! Settings: file + environment + flags -> each room's own Config.
+//!
+//! A setting has one name everywhere: `--api-addr`, `ORCH_API_ADDR`, and `api_addr` in the file's
+//! `[server]` table. Flags win over the environment, the environment over the file.
+
+mod file;
+mod flags;
+mod show;
+
+pub use self::file::{ConfigFileError, lenient, with_file};
+pub use self::flags::{
+    AgentFlags, DevFlags, NodeFlags, Process, ServerFlags, ServerPart, SettingsError,
+};
+pub use self::show::{Setting, Source, effective};

@@ -1,0 +1,8 @@
+//! Feeds `readers::message`.
+#![no_main]
+
+#[path = "../readers.rs"]
+#[allow(dead_code)]
+mod readers;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| readers::message(data));
