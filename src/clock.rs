@@ -41,6 +41,13 @@ impl Clock for SystemClock {
     }
 }
 
+/// Nanoseconds since 1970, for the lines of a log. Nothing is decided by it.
+#[allow(clippy::disallowed_methods, reason = "this is the place")]
+pub fn wall_nanos() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 thread_local! {
     static SEED: Cell<Option<u64>> = const { Cell::new(None) };
 }
@@ -64,11 +71,4 @@ pub fn random() -> u64 {
 /// From here on [`random`] is a function of `seed` on this thread: for simulations.
 pub fn seed_thread(seed: u64) {
     SEED.set(Some(seed));
-}
-
-/// Nanoseconds since 1970, for the lines of a log. Nothing is decided by it.
-#[allow(clippy::disallowed_methods, reason = "this is the place")]
-pub fn wall_nanos() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -118,6 +118,14 @@ pub const SERVERS_MAX: usize = 32;
 
 /// Bytes of a request body.
 pub const API_BODY_BYTES_MAX: usize = JOB_FILE_BYTES_MAX;
+/// Bytes of a body that is too large and is still read, so that its sender reads the answer.
+pub const API_BODY_DRAIN_BYTES: usize = 16 << 20;
+/// How long a client may take over the head of a request, in milliseconds.
+pub const API_HEAD_WAIT_MS: u64 = 15_000;
+/// How long a client may take over a body that is read whole, in milliseconds.
+pub const API_BODY_WAIT_MS: u64 = 60_000;
+/// Connections open at once on one server's API.
+pub const API_CONNECTIONS_MAX: usize = 4096;
 /// Rows of one page of a list.
 pub const API_PAGE_ROWS_MAX: usize = 1000;
 /// Rows of a page when the caller names no number.

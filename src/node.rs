@@ -179,11 +179,7 @@ impl Server {
         let mut context = api::Context::new(consensus.clone(), Arc::new(handle), metrics, clock);
         context.stop = doors.clone();
         let rest = api::serve(api, context);
-        let rest = tokio::spawn(async move {
-            if let Err(error) = rest.await {
-                tracing::error!("the REST listener failed: {error}");
-            }
-        });
+        let rest = tokio::spawn(rest);
         let server = Self { consensus, planners, doors, tasks: vec![grpc, rest] };
         let joined = tokio::select! {
             joined = server.consensus.start() => joined,

@@ -149,7 +149,9 @@ pub(super) async fn run_with(
     let (events, inbox) = mpsc::channel(AGENT_QUEUE_MAX);
     let (to_link, from_keeper) = mpsc::channel(AGENT_QUEUE_MAX);
     let (owner, owner_watch) = watch::channel(None);
+    // Cancelled at the latest when this future is dropped: no task of an agent outlives it.
     let down = CancellationToken::new();
+    let _down = down.clone().drop_guard();
     let tracker = TaskTracker::new();
 
     if identity.cluster_id != 0 {
@@ -190,7 +192,7 @@ pub(super) async fn run_with(
         probes: BTreeMap::new(),
         starts: Arc::new(Semaphore::new(AGENT_STARTS_AT_ONCE)),
         jobs: TaskTracker::new(),
-        jobs_end: CancellationToken::new(),
+        jobs_end: down.child_token(),
         engine_away: None,
         running: 0,
         unsaved: BTreeSet::new(),
@@ -420,7 +422,7 @@ impl Keeper {
 
     async fn hear(&mut self, event: Event) {
         match event {
-            Event::Work(converge::Event::Sync { .. } | converge::Event::Orders { .. })
+            Event::Work(converge::Event::Sync(_) | converge::Event::Orders { .. })
                 if self.ending.is_some() => {}
             Event::Work(event) => {
                 if let converge::Event::Started { key, .. } = &event {

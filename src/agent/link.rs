@@ -292,6 +292,7 @@ impl Link {
             answered: Instant::now(),
             sent_at: Instant::now(),
             incoming: VecDeque::from([Event::Welcome(owner)]),
+            everything: converge::Everything::default(),
         };
         line.run(self, &mut stream).await
     }
@@ -377,6 +378,8 @@ struct Line {
     sent_at: Instant,
     /// For the keeper; nothing more is read while it has not taken these.
     incoming: VecDeque<Event>,
+    /// Pieces of what is assigned, until the last one has come.
+    everything: converge::Everything,
 }
 
 impl Line {
@@ -471,9 +474,15 @@ impl Line {
             }
             Some(to_agent::Message::Heartbeat(_)) | None => {}
             Some(to_agent::Message::ReportsAck(ack)) => link.outbox.acknowledged(ack.sequence),
-            Some(to_agent::Message::Sync(Sync { run, stop, .. })) => {
-                let event = converge::Event::Sync { run: assignments(&run)?, stop: stops(&stop) };
-                self.incoming.push_back(Event::Work(event));
+            Some(to_agent::Message::Sync(Sync { run, stop, ended, more })) => {
+                self.everything.run.extend(assignments(&run)?);
+                self.everything.stop.extend(stops(&stop));
+                self.everything.ended.extend(ended.into_iter().map(AllocId));
+                if !more {
+                    let everything = std::mem::take(&mut self.everything);
+                    let event = converge::Event::Sync(everything);
+                    self.incoming.push_back(Event::Work(event));
+                }
             }
             Some(to_agent::Message::Orders(Orders { run, stop, forget })) => {
                 let (run, stop) = (assignments(&run)?, stops(&stop));

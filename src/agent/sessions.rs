@@ -29,6 +29,8 @@ use crate::rpc::v1::{
 
 /// Between two looks whether a task that ended runs again.
 const LOOK_AGAIN: Millis = Millis(200);
+/// How long a server may take to take the last frame.
+const LAST_FRAME_TAKEN: std::time::Duration = std::time::Duration::from_secs(5);
 /// Lines that wait to be put into a frame.
 const LINES_WAITING: usize = 256;
 
@@ -60,7 +62,7 @@ pub(super) async fn run(
     if frames.send(hello).await.is_err() {
         return;
     }
-    let incoming = match client.session(ReceiverStream::new(outgoing)).await {
+    let mut incoming = match client.session(ReceiverStream::new(outgoing)).await {
         Ok(answer) => answer.into_inner(),
         Err(error) => return tracing::debug!(%error, "a session was not taken"),
     };
@@ -68,7 +70,7 @@ pub(super) async fn run(
     let outcome = if refused {
         Err(Failure("refused", "too many sessions are open on this node".to_owned()))
     } else {
-        session.serve(open.request.unwrap_or_default(), incoming).await
+        session.serve(open.request.unwrap_or_default(), &mut incoming).await
     };
     let last = match outcome {
         Ok(code) => Frame::Exit(Exit { code }),
@@ -77,6 +79,10 @@ pub(super) async fn run(
         }
     };
     let _ = frames.send(SessionFrame { frame: Some(last) }).await;
+    // Letting go of the answers would reset the stream, and with it what is still to be sent.
+    drop((session, frames));
+    let taken = async { while let Ok(Some(_)) = incoming.message().await {} };
+    let _ = tokio::time::timeout(LAST_FRAME_TAKEN, taken).await;
 }
 
 #[derive(Clone)]
@@ -90,7 +96,7 @@ impl Session {
     async fn serve(
         &self,
         request: SessionRequest,
-        mut incoming: Streaming<SessionFrame>,
+        incoming: &mut Streaming<SessionFrame>,
     ) -> Result<i32, Failure> {
         let alloc = AllocId(request.alloc);
         let task = match request.task.as_str() {
@@ -260,7 +266,7 @@ impl Session {
         &self,
         views: &[View],
         request: ExecRequest,
-        mut incoming: Streaming<SessionFrame>,
+        incoming: &mut Streaming<SessionFrame>,
     ) -> Result<i32, Failure> {
         let [view] = views else {
             let names = views.iter().map(|view| view.key.task.to_string()).collect::<Vec<_>>();

@@ -2,18 +2,21 @@
 
 use std::fmt::Display;
 use std::str::FromStr;
+use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
+use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
 
 use super::error::Problem;
 use super::view::problem::FieldProblem;
-use crate::limits::{API_BODY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX};
+use crate::limits::{
+    API_BODY_BYTES_MAX, API_BODY_DRAIN_BYTES, API_BODY_WAIT_MS, IDEMPOTENCY_KEY_CHARS_MAX,
+};
 use crate::model::problem::nearest;
 
 /// Query parameters; unknown and repeated ones are refused.
@@ -113,18 +116,43 @@ pub(super) struct WholeBody(pub(super) Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for WholeBody {
     type Rejection = Problem;
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        Bytes::from_request(request, state).await.map(Self).map_err(body_problem)
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let patience = Duration::from_millis(API_BODY_WAIT_MS);
+        let body = tokio::time::timeout(patience, read_whole(request.into_body())).await;
+        body.map(|body| body.map(Self)).unwrap_or_else(|_| {
+            Err(Problem::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "bad_request",
+                format!("the body did not arrive within {} s", patience.as_secs()),
+            ))
+        })
     }
 }
 
-fn body_problem(error: BytesRejection) -> Problem {
-    if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        return Problem::too_large(format!(
-            "the body is larger than {API_BODY_BYTES_MAX} bytes, the most that is taken"
-        ));
+async fn read_whole(body: Body) -> Result<Bytes, Problem> {
+    let mut stream = body.into_data_stream();
+    let mut whole = Vec::new();
+    let mut length = 0_usize;
+    while let Some(bytes) = stream.next().await {
+        let bytes = bytes
+            .map_err(|error| Problem::bad_request(format!("the body did not arrive: {error}")))?;
+        length += bytes.len();
+        if length <= API_BODY_BYTES_MAX {
+            whole.extend_from_slice(&bytes);
+        } else {
+            // Who is cut off while sending may never read the answer.
+            whole = Vec::new();
+            if length > API_BODY_DRAIN_BYTES {
+                break;
+            }
+        }
     }
-    Problem::bad_request(format!("the body did not arrive: {}", error.body_text()))
+    if length > API_BODY_BYTES_MAX {
+        return Err(Problem::too_large(format!(
+            "the body is larger than {API_BODY_BYTES_MAX} bytes, the most that is taken"
+        )));
+    }
+    Ok(whole.into())
 }
 
 /// The body's media type, without parameters, in lower case.

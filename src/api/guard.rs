@@ -56,6 +56,12 @@ pub(super) async fn measure(
     let response = next.run(request).await;
     let route = route.as_ref().map_or("unknown", MatchedPath::as_str);
     let status = response.status();
+    let millis = begin.elapsed().as_millis();
+    if status.is_server_error() {
+        tracing::info!(method, route, status = status.as_u16(), millis, "a request failed");
+    } else {
+        tracing::debug!(method, route, status = status.as_u16(), millis, "a request");
+    }
     context.metrics.api_request_seconds.observe(begin.elapsed().as_secs_f64());
     context.metrics.api_requests.with_label_values(&[method, route, status.as_str()]).inc();
     response
@@ -74,7 +80,13 @@ fn word(method: &Method) -> &'static str {
 }
 
 /// What a client sees of a panic.
-pub(super) fn after_panic(_: Box<dyn std::any::Any + Send>) -> Response {
+pub(super) fn after_panic(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let what = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("without words");
+    tracing::error!(what, "a request met a defect");
     Problem::internal("the request failed within the server; see its log").into_response()
 }
 

@@ -11,7 +11,7 @@ use super::view::Page;
 use super::view::job::{JobChanged, JobRow, JobStatus, JobVersionRow, ScaleRequest};
 use super::view::job_file;
 use super::view::problem::ProblemDetails;
-use super::view::query::{ListJobs, ListVersions, ProjectRead, ProjectWrite, ReadSpec, StopJob};
+use super::view::query::{ListJobs, ListVersions, ProjectRead, ProjectWrite, ReadSpec, StopJob, WriteHeaders};
 use crate::model::name::{JobId, JobName};
 use crate::state::{Command, Reply};
 
@@ -109,7 +109,7 @@ pub(super) async fn list_job_versions(
 /// Changes how many copies a service has.
 #[utoipa::path(
     put, path = "/v1/jobs/{name}/scale", tag = "jobs",
-    params(("name" = String, Path, description = "The job's name"), ProjectWrite),
+    params(("name" = String, Path, description = "The job's name"), ProjectWrite, WriteHeaders),
     request_body = ScaleRequest,
     responses((status = 200, body = JobChanged), (status = "4XX", body = ProblemDetails, content_type = "application/problem+json")),
 )]
@@ -128,7 +128,7 @@ pub(super) async fn scale_job(
 /// Stops a job, and with `purge` forgets it.
 #[utoipa::path(
     delete, path = "/v1/jobs/{name}", tag = "jobs",
-    params(("name" = String, Path, description = "The job's name"), StopJob),
+    params(("name" = String, Path, description = "The job's name"), StopJob, WriteHeaders),
     responses((status = 200, body = JobChanged), (status = "4XX", body = ProblemDetails, content_type = "application/problem+json")),
 )]
 pub(super) async fn stop_job(

@@ -11,7 +11,7 @@ use super::page;
 use super::view::Page;
 use super::view::node::{DrainRequest, EligibilityRequest, NodeRow, NodeStatus};
 use super::view::problem::ProblemDetails;
-use super::view::query::{ConsistencyChoice, List, Read};
+use super::view::query::{ConsistencyChoice, List, Read, WriteHeaders};
 use crate::model::name::NodeName;
 use crate::model::time::Millis;
 use crate::state::Command;
@@ -58,7 +58,7 @@ pub(super) async fn read_node(
 /// Lets new work on a node, or keeps it away.
 #[utoipa::path(
     post, path = "/v1/nodes/{name}/eligibility", tag = "nodes",
-    params(("name" = String, Path, description = "The node's name")),
+    params(("name" = String, Path, description = "The node's name"), WriteHeaders),
     request_body = EligibilityRequest,
     responses((status = 200, body = NodeRow), (status = "4XX", body = ProblemDetails, content_type = "application/problem+json")),
 )]
@@ -77,7 +77,7 @@ pub(super) async fn set_eligibility(
 /// Moves work away from a node, and keeps new work away.
 #[utoipa::path(
     post, path = "/v1/nodes/{name}/drain", tag = "nodes",
-    params(("name" = String, Path, description = "The node's name")),
+    params(("name" = String, Path, description = "The node's name"), WriteHeaders),
     request_body = DrainRequest,
     responses((status = 200, body = NodeRow), (status = "4XX", body = ProblemDetails, content_type = "application/problem+json")),
 )]
@@ -104,7 +104,7 @@ async fn after_change(context: &Context, name: &NodeName) -> Result<Indexed<Node
 /// Forgets a node that is not connected.
 #[utoipa::path(
     delete, path = "/v1/nodes/{name}", tag = "nodes",
-    params(("name" = String, Path, description = "The node's name")),
+    params(("name" = String, Path, description = "The node's name"), WriteHeaders),
     responses((status = 204), (status = "4XX", body = ProblemDetails, content_type = "application/problem+json")),
 )]
 pub(super) async fn remove_node(

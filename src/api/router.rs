@@ -1,24 +1,20 @@
 //! All routes, and what each request passes on its way to its handler.
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
-use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
-use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::context::Context;
 use super::error::Problem;
 use super::{allocations, events, exec, guard, jobs, logs, nodes, plan, servers, snapshot};
 use super::{submit, system, variables};
-use crate::limits::API_BODY_BYTES_MAX;
-
-/// How long open requests have to end when the server stops.
-const STOP_GRACE: std::time::Duration = std::time::Duration::from_secs(3);
+use super::view::allocation::{ExecControl, TerminalSize};
+use super::view::query::ConsistencyChoice;
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -27,7 +23,7 @@ const STOP_GRACE: std::time::Duration = std::time::Duration::from_secs(3);
         Reads are linearizable unless ?consistency=stale; errors are problem details (RFC 9457); \
         writes take an Idempotency-Key; reads answer with the header Orch-Index.",
     license(name = "Apache-2.0")
-))]
+), components(schemas(ConsistencyChoice, ExecControl, TerminalSize)))]
 struct Document;
 
 /// Every route is registered here and nowhere else, so that the document knows them all.
@@ -59,11 +55,7 @@ fn routes() -> OpenApiRouter<Context> {
             variables::delete_variable
         ))
         .routes(routes!(events::events))
-        // A snapshot is streamed: its bound is its own.
-        .routes(
-            routes!(snapshot::save_snapshot, snapshot::restore_snapshot)
-                .layer(DefaultBodyLimit::disable()),
-        )
+        .routes(routes!(snapshot::save_snapshot, snapshot::restore_snapshot))
         .routes(routes!(system::read_openapi))
         .routes(routes!(system::read_metrics))
         .routes(routes!(system::read_health))
@@ -87,27 +79,10 @@ pub fn router(context: Context) -> Router {
     router
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(API_BODY_BYTES_MAX))
         .layer(CatchPanicLayer::custom(guard::after_panic))
         .layer(from_fn(guard::same_origin))
         .layer(from_fn_with_state(context.clone(), guard::measure))
         .with_state(context)
-}
-
-/// Serves until `context.stop`, then gives open requests a moment to end.
-///
-/// # Errors
-/// If the listener fails.
-pub async fn serve(listener: TcpListener, context: Context) -> std::io::Result<()> {
-    let stop = context.stop.clone();
-    let stopping = stop.clone();
-    let service = router(context).into_make_service();
-    let serving = axum::serve(listener, service)
-        .with_graceful_shutdown(async move { stopping.cancelled().await });
-    tokio::select! {
-        ended = async { serving.await } => ended,
-        () = async { stop.cancelled().await; tokio::time::sleep(STOP_GRACE).await } => Ok(()),
-    }
 }
 
 async fn unknown_route(method: Method, uri: Uri) -> impl IntoResponse {

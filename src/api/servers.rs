@@ -54,8 +54,16 @@ pub(super) async fn remove_server(
     Segment(name): Segment<ServerName>,
     Params(NoParams {}): Params<NoParams>,
 ) -> Result<StatusCode, Problem> {
+    known(&context, &name).await?;
     context.consensus.remove_server(name.as_str()).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Tells a name that nobody has from a change that can't be made.
+async fn known(context: &Context, name: &ServerName) -> Result<(), Problem> {
+    let servers = context.consensus.servers().await;
+    let found = servers.iter().any(|status| status.server.name == *name);
+    found.then_some(()).ok_or_else(|| Problem::not_found("server", name))
 }
 
 /// Hands leadership over.
@@ -69,6 +77,10 @@ pub(super) async fn transfer_leadership(
     Params(NoParams {}): Params<NoParams>,
     JsonBody(ask): JsonBody<TransferRequest>,
 ) -> Result<Json<TransferReply>, Problem> {
+    if let Some(to) = &ask.to {
+        let to = to.parse().map_err(|error| Problem::invalid(format!("to: {error}")))?;
+        known(&context, &to).await?;
+    }
     let leader = context.consensus.transfer_leadership(ask.to.as_deref()).await?;
     Ok(Json(TransferReply { leader }))
 }

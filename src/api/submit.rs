@@ -11,7 +11,7 @@ use super::extract::{IdempotencyKey, Params, WholeBody, media_type, unsupported}
 use super::from_state::job::warnings;
 use super::view::job::{SubmitReply, SubmittedJob};
 use super::view::problem::ProblemDetails;
-use super::view::query::{ConsistencyChoice, Submit};
+use super::view::query::{ConsistencyChoice, Submit, WriteHeaders};
 use crate::limits::IDEMPOTENCY_KEY_CHARS_MAX;
 use crate::model::job::JobSpec;
 use crate::model::job_file::{self, Format};
@@ -89,7 +89,7 @@ fn guess(text: &str) -> Format {
 /// Creates jobs, or makes new versions of them. All documents are checked before the first is
 /// submitted; they are submitted in their order.
 #[utoipa::path(
-    post, path = "/v1/jobs", tag = "jobs", params(Submit),
+    post, path = "/v1/jobs", tag = "jobs", params(Submit, WriteHeaders),
     request_body(content = String, content_type = "application/yaml", description = "A job file; JSON and TOML too"),
     responses((status = 200, body = SubmitReply), (status = "4XX", body = ProblemDetails, content_type = "application/problem+json")),
 )]

@@ -11,7 +11,7 @@ use super::extract::{IdempotencyKey, Params, Segment, WholeBody};
 use super::page;
 use super::view::Page;
 use super::view::problem::ProblemDetails;
-use super::view::query::{ListVariables, ProjectRead, WriteVariable};
+use super::view::query::{ListVariables, ProjectRead, WriteHeaders, WriteVariable};
 use super::view::variable::{VariableRow, VariableWritten};
 use crate::limits::VARIABLE_VALUE_BYTES_MAX;
 use crate::model::variable::VariablePath;
@@ -85,7 +85,7 @@ fn etag(index: u64) -> HeaderMap {
 /// Writes a variable.
 #[utoipa::path(
     put, path = "/v1/variables/{*path}", tag = "variables",
-    params(("path" = String, Path, description = "As db/host"), WriteVariable),
+    params(("path" = String, Path, description = "As db/host"), WriteVariable, WriteHeaders),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 200, body = VariableWritten), (status = "4XX", body = ProblemDetails, content_type = "application/problem+json")),
 )]
@@ -118,7 +118,7 @@ pub(super) async fn write_variable(
 /// Deletes a variable.
 #[utoipa::path(
     delete, path = "/v1/variables/{*path}", tag = "variables",
-    params(("path" = String, Path, description = "As db/host"), WriteVariable),
+    params(("path" = String, Path, description = "As db/host"), WriteVariable, WriteHeaders),
     responses((status = 204), (status = "4XX", body = ProblemDetails, content_type = "application/problem+json")),
 )]
 pub(super) async fn delete_variable(

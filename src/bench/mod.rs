@@ -4,6 +4,7 @@
 
 pub mod schedule;
 pub mod start;
+pub mod store;
 
 use serde::Serialize;
 

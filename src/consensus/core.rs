@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::config::{Config, Tuning};
 use super::handle::{Leadership, ReadError, View};
-use super::log_disk::{Identity, KeepIdentity};
+use super::log_disk::Identity;
 use super::peers::{Answer, Call, CallError, Peers};
 use super::proposer::Pending;
 use super::raft_log::RaftLog;
@@ -47,7 +47,6 @@ pub(super) struct Core {
     pub(super) readers: mpsc::Sender<Reader>,
     pub(super) fatal: watch::Sender<Option<String>>,
     pub(super) identity: Mutex<Identity>,
-    pub(super) keep_identity: Box<dyn KeepIdentity>,
     /// The same as in `identity`, for the transport.
     pub(super) cluster_id: Arc<AtomicU64>,
     /// When a leader was last heard.
@@ -113,17 +112,17 @@ impl Core {
     }
 
     /// Changes what is known of this server's identity, durably.
-    pub(super) fn change_identity(&self, change: impl FnOnce(&mut Identity)) {
-        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut changed = *identity;
+    pub(super) async fn change_identity(&self, change: impl FnOnce(&mut Identity)) {
+        let mut changed = self.identity();
         change(&mut changed);
-        if changed != *identity {
-            if let Err(error) = self.keep_identity.keep(&changed) {
-                self.fail(format!("this server's identity can't be written: {error}"));
-            }
-            *identity = changed;
-            self.cluster_id.store(changed.cluster_id, Ordering::Relaxed);
+        if changed == self.identity() {
+            return;
         }
+        if let Err(error) = self.log.save_identity(changed).await {
+            self.fail(format!("this server's identity can't be kept: {error}"));
+        }
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = changed;
+        self.cluster_id.store(changed.cluster_id, Ordering::Relaxed);
     }
 
     pub(super) fn identity(&self) -> Identity {
@@ -150,6 +149,12 @@ impl Core {
             *known = Some(message);
             true
         });
+    }
+
+    /// Why nothing can be done here any more.
+    pub(super) fn why_stopping(&self) -> Option<String> {
+        let asked = || self.stopping.is_cancelled().then(|| "it was asked to".to_owned());
+        self.fatal.borrow().clone().or_else(asked)
     }
 
     /// Waits until this server has applied `index`.

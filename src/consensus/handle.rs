@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use super::core::Core;
 use super::peers::{Answer, Call, CallError};
@@ -14,6 +15,8 @@ use crate::state::{Command, Rejected, RejectedCode, Reply, Request, State, codec
 
 /// For an answer from a member that is up.
 const STATUS_TIMEOUT: Duration = Duration::from_millis(700);
+/// Pause before the leader is asked again.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// A consistent picture of the state; cheap to clone and to keep.
 #[derive(Debug, Clone)]
@@ -252,7 +255,17 @@ impl Consensus {
     }
 
     async fn ask_leader(&self, call: Call) -> Result<Answer, ProposeError> {
-        self.core.answer(call, false).await.map_err(|error| match error {
+        let deadline = Instant::now() + self.core.tuning().propose_deadline;
+        let answer = loop {
+            match self.core.answer(call.clone(), false).await {
+                // Just elected, or just handed over.
+                Err(CallError::NotDone(_)) if Instant::now() < deadline => {
+                    self.core.leader_change(RETRY_PAUSE).await;
+                }
+                answer => break answer,
+            }
+        };
+        answer.map_err(|error| match error {
             CallError::NotDone(message) => ProposeError::NoLeader(message),
             CallError::Refused(message) => {
                 ProposeError::Rejected(Rejected::new(RejectedCode::Conflict, message))

@@ -145,7 +145,8 @@ pub(super) async fn stay_member(core: Arc<Core>) {
             core.change_identity(|identity| {
                 identity.cluster_id = cluster_id;
                 identity.joining = false;
-            });
+            })
+            .await;
         }
         let leadership = core.leadership.borrow().clone();
         // Raft goes on naming a leader that is no longer heard.
@@ -200,7 +201,7 @@ impl Core {
     pub(super) async fn found_cluster(&self) -> Result<(), CallError> {
         self.write_one(Command::FoundCluster { cluster_id: self.clock.random() }).await?;
         let cluster_id = self.view().state.cluster_id();
-        self.change_identity(|identity| identity.cluster_id = cluster_id);
+        self.change_identity(|identity| identity.cluster_id = cluster_id).await;
         Ok(())
     }
 }

@@ -35,15 +35,6 @@ pub struct Identity {
     pub joining: bool,
 }
 
-/// Keeps a server's identity up to date.
-pub trait KeepIdentity: Send + Sync + 'static {
-    /// Makes `identity` durable. Blocks for as long as the disk takes.
-    ///
-    /// # Errors
-    /// When the disk does.
-    fn keep(&self, identity: &Identity) -> std::io::Result<()>;
-}
-
 /// One change to what a disk keeps.
 #[derive(Debug)]
 pub enum LogOp {
@@ -57,6 +48,8 @@ pub enum LogOp {
     SaveVote(Vote),
     /// A hint for the next start: need not be durable, and never costs a sync of its own.
     Committed(LogId),
+    /// Keeps who this server is.
+    SaveIdentity(Identity),
     /// Ends the service, once everything before it is durable.
     Close,
 }

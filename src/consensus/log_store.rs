@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use self::frame::{FrameWriter, read_frame};
 pub use self::open::Opened;
 use self::writer::Writer;
-use super::log_disk::{Identity, KeepIdentity, LogDisk, LogJob};
+use super::log_disk::{LogDisk, LogJob};
 use crate::state::codec;
 
 /// Names of the trees.
@@ -82,14 +82,6 @@ pub enum LogOpenError {
 /// An open log directory.
 pub struct LogStore {
     writer: Writer,
-    meta: sled::Tree,
-}
-
-impl LogStore {
-    /// To keep a changed identity.
-    pub fn identity_keeper(&self) -> IdentityKeeper {
-        IdentityKeeper { meta: self.meta.clone(), sync: self.writer.sync_handle() }
-    }
 }
 
 impl LogDisk for LogStore {
@@ -101,21 +93,6 @@ impl LogDisk for LogStore {
             // The queue is dropped with the closure: every change fails from now on.
             tracing::error!(%error, "the log's thread can't be started");
         }
-    }
-}
-
-/// Keeps a server's identity up to date.
-#[derive(Debug, Clone)]
-pub struct IdentityKeeper {
-    meta: sled::Tree,
-    sync: SyncHandle,
-}
-
-impl KeepIdentity for IdentityKeeper {
-    fn keep(&self, identity: &Identity) -> io::Result<()> {
-        self.meta.insert(IDENTITY, sealed(identity)?).map_err(io::Error::other)?;
-        self.meta.flush().map_err(io::Error::other)?;
-        self.sync.sync()
     }
 }
 

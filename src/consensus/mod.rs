@@ -10,6 +10,7 @@ mod core;
 pub mod directory;
 mod grpc_peers;
 mod handle;
+mod in_term;
 mod keeper;
 pub mod log_disk;
 pub mod log_store;
@@ -30,6 +31,7 @@ pub use self::config::{Config, OpenError, StartError, Tuning};
 pub use self::handle::{
     Committed, Consensus, Consistency, Leadership, ProposeError, ReadError, ServerStatus, View,
 };
+pub use self::in_term::Decided;
 pub use self::raft_log::RaftLog;
 pub use self::runtime::{Offload, Runtime};
 pub use self::services::{Door, Services};

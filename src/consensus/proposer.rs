@@ -122,8 +122,8 @@ async fn propose(core: &Core, batch: &[Pending], entry: Bytes) -> Outcome {
                 return Err(ProposeError::Stopping(message));
             }
         }
-        if core.stopping.is_cancelled() {
-            return Err(ProposeError::Stopping("it was asked to".to_owned()));
+        if let Some(why) = core.why_stopping() {
+            return Err(ProposeError::Stopping(why));
         }
         if Instant::now() + RETRY_PAUSE >= deadline {
             return Err(ProposeError::NoLeader(why));
@@ -139,10 +139,24 @@ impl Core {
         entry: Bytes,
         deadline: Instant,
     ) -> Result<(u64, Vec<Result<Reply, Rejected>>), CallError> {
+        self.write_in(None, entry, deadline).await
+    }
+
+    /// As [`Core::write`], and only in that term.
+    pub(super) async fn write_in(
+        &self,
+        term: Option<u64>,
+        entry: Bytes,
+        deadline: Instant,
+    ) -> Result<(u64, Vec<Result<Reply, Rejected>>), CallError> {
         let started = Instant::now();
         let (responder, answer) = ProgressResponder::complete_only();
-        let sent = self.raft.client_write_ff(Batch(entry), Some(responder)).await;
-        sent.map_err(|fatal: Fatal<_>| CallError::Refused(fatal.to_string()))?;
+        let write = self.raft.write(Batch(entry)).responder(responder);
+        let sent = match term {
+            Some(term) => write.with_leader(term).await,
+            None => write.await,
+        };
+        sent.map_err(|fatal: Fatal<_>| CallError::NotDone(fatal.to_string()))?;
         let answer = match tokio::time::timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => {

@@ -11,7 +11,7 @@ use openraft::base::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::{mpsc, oneshot};
 
-use super::log_disk::{Done, Loaded, LogDisk, LogJob, LogOp};
+use super::log_disk::{Done, Identity, Loaded, LogDisk, LogJob, LogOp};
 use super::types::{Entry, LogId, TypeConfig, Vote, entry_bytes};
 use crate::limits::{LOG_JOBS_MAX, LOG_READ_BYTES_MAX};
 
@@ -129,6 +129,14 @@ impl RaftLog {
             }
             None
         })
+    }
+
+    /// Keeps who this server is.
+    ///
+    /// # Errors
+    /// If it could not be made durable.
+    pub async fn save_identity(&self, identity: Identity) -> io::Result<()> {
+        self.carry_out(LogOp::SaveIdentity(identity)).await
     }
 
     /// Waits until everything so far is durable, and ends the disk's service.

@@ -63,8 +63,8 @@ async fn read(core: &Core) -> Result<View, ReadError> {
             // A read changes nothing: whatever went wrong, it may be asked again.
             Err(error) => why = error.to_string(),
         }
-        if core.stopping.is_cancelled() {
-            return Err(ReadError::Stopping("it was asked to".to_owned()));
+        if let Some(why) = core.why_stopping() {
+            return Err(ReadError::Stopping(why));
         }
         if Instant::now() + RETRY_PAUSE >= deadline {
             return Err(ReadError::NoLeader(why));
@@ -80,7 +80,7 @@ impl Core {
         match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
             Ok(linearizer) => Ok(linearizer.read_log_id().index()),
             Err(RaftError::APIError(error)) => Err(CallError::NotDone(error.to_string())),
-            Err(RaftError::Fatal(error)) => Err(CallError::Refused(error.to_string())),
+            Err(RaftError::Fatal(error)) => Err(CallError::NotDone(error.to_string())),
         }
     }
 }

@@ -18,7 +18,7 @@ use super::core::Core;
 use super::directory::{Directory, OsDirectory};
 use super::grpc_peers::GrpcPeers;
 use super::handle::{Consensus, Leadership, View};
-use super::log_disk::{Identity, KeepIdentity, Loaded, LogDisk};
+use super::log_disk::{Identity, Loaded, LogDisk};
 use super::log_store::{LogOpenError, LogStore};
 use super::peers::{Answer, Call, CallError, Peers};
 use super::raft_log::RaftLog;
@@ -50,8 +50,6 @@ pub struct Parts<N> {
     pub loaded: Loaded,
     /// Who the server is.
     pub identity: Identity,
-    /// Where that is kept.
-    pub keep_identity: Box<dyn KeepIdentity>,
     /// Where snapshots are kept.
     pub directory: Arc<dyn Directory>,
     /// The way for Raft's messages.
@@ -89,7 +87,6 @@ impl Consensus {
         let channels = Channels::default();
         let peers = GrpcPeers { channels: channels.clone(), cluster_id: cluster_id.clone() };
         let parts = Parts {
-            keep_identity: Box::new(opened.store.identity_keeper()),
             disk: Box::new(opened.store),
             loaded: opened.loaded,
             identity: opened.identity,
@@ -169,7 +166,6 @@ impl Consensus {
             readers,
             fatal: watch::Sender::new(None),
             identity: Mutex::new(parts.identity),
-            keep_identity: parts.keep_identity,
             cluster_id: parts.cluster_id,
             heard: Mutex::new(Instant::now()),
             stopping: CancellationToken::new(),
@@ -262,7 +258,7 @@ impl Core {
     }
 
     async fn join(&self) -> Result<(), StartError> {
-        self.change_identity(|identity| identity.joining = true);
+        self.change_identity(|identity| identity.joining = true).await;
         let mut pause = JOIN_PAUSE_MIN;
         for addr in self.config.join.iter().cycle() {
             let call = Call::Join(self.join_call());
@@ -271,7 +267,8 @@ impl Core {
                     self.change_identity(|identity| {
                         identity.cluster_id = cluster_id;
                         identity.joining = false;
-                    });
+                    })
+                    .await;
                     return Ok(());
                 }
                 Ok(_) => tracing::warn!(addr, "joining: the server answered something else"),

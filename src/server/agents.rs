@@ -24,6 +24,9 @@ use crate::state::{Command, RejectedCode};
 /// Metadata key under which a server that does not lead names the one that does.
 pub(super) const LEADER_KEY: &str = "orch-leader";
 
+/// How long a server that is about to lead lets callers wait.
+const ABOUT_TO_LEAD: Duration = Duration::from_secs(2);
+
 /// Carries out `orch.v1.Agents`.
 #[derive(Debug, Clone)]
 pub struct Agents {
@@ -78,14 +81,17 @@ pub(super) fn from_propose(error: ProposeError) -> Status {
 }
 
 impl Agents {
-    /// Where agents are taken, or the redirect.
-    fn leading(&self) -> Result<Leadership, Status> {
-        let leadership = self.inner.leadership();
-        if leadership.ready {
-            Ok(leadership)
-        } else {
-            Err(redirect(&leadership, self.inner.consensus.me().id))
-        }
+    /// Where agents are taken, or the redirect. A server that is about to lead is waited for: at
+    /// that moment all agents look for it.
+    async fn leading(&self) -> Result<Leadership, Status> {
+        let me = self.inner.consensus.me().id;
+        let settled = |now: &Leadership| {
+            now.ready || now.leader.as_ref().is_none_or(|leader| leader.id != me)
+        };
+        let mut leadership = self.inner.leadership.clone();
+        let _ = timeout(ABOUT_TO_LEAD, leadership.wait_for(settled)).await;
+        let leadership = leadership.borrow().clone();
+        if leadership.ready { Ok(leadership) } else { Err(redirect(&leadership, me)) }
     }
 
     /// Has the node in the state, as its agent describes it, and waits until this server sees it.
@@ -112,7 +118,7 @@ impl v1::agents_server::Agents for Agents {
         &self,
         request: Request<Streaming<v1::FromAgent>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        let leadership = self.leading()?;
+        let leadership = self.leading().await?;
         let mut inbound = request.into_inner();
         let Some(Message::Hello(hello)) = first(&mut inbound, "a hello").await?.message else {
             return Err(Status::invalid_argument("the first message must be a hello"));
@@ -185,7 +191,7 @@ impl v1::agents_server::Agents for Agents {
         &self,
         request: Request<Streaming<v1::SessionFrame>>,
     ) -> Result<Response<Self::RelayStream>, Status> {
-        self.leading()?;
+        self.leading().await?;
         let mut inbound = request.into_inner();
         let frame = first(&mut inbound, "a session's request").await?.frame;
         let Some(v1::session_frame::Frame::Request(request)) = frame else {

@@ -10,6 +10,7 @@ use tonic::Status;
 
 use super::agents::Agents;
 use super::hub::{Hub, HubEvent, Peers};
+use super::majority;
 use super::planners::Planners;
 use super::sessions::{Session, SessionError};
 use crate::clock::SharedClock;
@@ -66,6 +67,8 @@ pub struct ServerHandle {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) consensus: Consensus,
+    /// Without leaders in doubt; see `majority`.
+    pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) config: Config,
     pub(super) clock: SharedClock,
     pub(super) metrics: Metrics,
@@ -89,10 +92,21 @@ pub fn start(
     let (hub, events) = mpsc::channel(HUB_QUEUE_MAX);
     let (peers_tx, peers) = watch::channel(Peers::new());
     let tasks = TaskTracker::new();
-    let owner = Hub::new(consensus.clone(), config, clock.clone(), metrics.clone(), peers_tx);
+    let (leadership_tx, leadership) = watch::channel(Leadership::default());
+    let doubt_after = majority::doubt_after(config.node_timeout.as_duration());
+    tasks.spawn(majority::follow(consensus.clone(), doubt_after, leadership_tx, stop.clone()));
+    let owner = Hub::new(
+        consensus.clone(),
+        leadership.clone(),
+        config,
+        clock.clone(),
+        metrics.clone(),
+        peers_tx,
+    );
     tasks.spawn(owner.run(events, stop.clone()));
     let planners = Planners {
         consensus: consensus.clone(),
+        leadership: leadership.clone(),
         config,
         clock: clock.clone(),
         metrics: metrics.clone(),
@@ -101,8 +115,18 @@ pub fn start(
     tasks.spawn(planners.run(stop.clone()));
     tasks.close();
     let sessions = Arc::new(Semaphore::new(SERVER_SESSIONS_MAX));
-    let inner =
-        Arc::new(Inner { consensus, config, clock, metrics, hub, peers, sessions, tasks, stop });
+    let inner = Arc::new(Inner {
+        consensus,
+        leadership,
+        config,
+        clock,
+        metrics,
+        hub,
+        peers,
+        sessions,
+        tasks,
+        stop,
+    });
     let service = AgentsServer::new(Agents { inner: inner.clone() })
         .max_decoding_message_size(RPC_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(RPC_MESSAGE_BYTES_MAX);
@@ -141,10 +165,6 @@ impl ServerHandle {
 }
 
 impl Inner {
-    pub(super) fn leadership(&self) -> Leadership {
-        self.consensus.leadership().borrow().clone()
-    }
-
     /// Waits until this server has applied up to `index`.
     pub(super) async fn seen(&self, index: u64) -> Result<(), Status> {
         match self.consensus.views().wait_for(|view| view.applied_index >= index).await {

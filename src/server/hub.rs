@@ -107,11 +107,12 @@ struct Waiting {
 }
 
 pub(super) struct Hub {
-    pub(super) consensus: Consensus,
-    pub(super) config: Config,
-    pub(super) clock: SharedClock,
-    pub(super) metrics: Metrics,
-    pub(super) peers: watch::Sender<Peers>,
+    consensus: Consensus,
+    leadership: watch::Receiver<Leadership>,
+    config: Config,
+    clock: SharedClock,
+    metrics: Metrics,
+    peers: watch::Sender<Peers>,
     lines: BTreeMap<NodeName, Line>,
     waiting: BTreeMap<u64, Waiting>,
     next_line: u64,
@@ -124,6 +125,7 @@ pub(super) struct Hub {
 impl Hub {
     pub(super) fn new(
         consensus: Consensus,
+        leadership: watch::Receiver<Leadership>,
         config: Config,
         clock: SharedClock,
         metrics: Metrics,
@@ -131,6 +133,7 @@ impl Hub {
     ) -> Self {
         Self {
             consensus,
+            leadership,
             config,
             clock,
             metrics,
@@ -150,7 +153,7 @@ impl Hub {
         stop: CancellationToken,
     ) {
         let mut views = self.consensus.views();
-        let mut leadership = self.consensus.leadership();
+        let mut leadership = self.leadership.clone();
         leadership.mark_changed();
         loop {
             tokio::select! {
@@ -320,7 +323,7 @@ impl Hub {
     }
 
     fn attach(&mut self, attach: Attach, view: &View) -> Result<u64, Status> {
-        let leadership = self.consensus.leadership().borrow().clone();
+        let leadership = self.leadership.borrow().clone();
         let Some(term) = self.term.filter(|term| leadership.ready && leadership.term == *term)
         else {
             return Err(redirect(&leadership, self.consensus.me().id));

@@ -11,6 +11,7 @@ mod dispatch;
 mod handle;
 mod hub;
 mod line;
+mod majority;
 mod planners;
 mod scope;
 mod sessions;

@@ -1,7 +1,6 @@
 //! The loop of a leader: gathers what changed, has the planners look at it, proposes what they
 //! return, and waits until that is applied before it looks again.
 
-use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -13,13 +12,13 @@ use super::handle::Config;
 use super::hub::Peers;
 use super::scope::Agenda;
 use crate::clock::SharedClock;
-use crate::consensus::{Consensus, ProposeError, View};
+use crate::consensus::{Consensus, Leadership, View};
 use crate::model::name::{JobId, NodeName};
 use crate::model::node::NodeState;
 use crate::model::time::{Millis, Timestamp};
 use crate::observe::metrics::Metrics;
 use crate::planner::{self, Inputs, Plan, Scope};
-use crate::state::{Command, Reply, State};
+use crate::state::{Command, Reply, Request, State};
 
 /// Waits after a pass that could not be carried out: doubling from the first to the last.
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
@@ -32,6 +31,8 @@ const LARGE: usize = 2_000;
 /// The loop's owner.
 pub(super) struct Planners {
     pub(super) consensus: Consensus,
+    /// Without leaders in doubt; see `majority`.
+    pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) config: Config,
     pub(super) clock: SharedClock,
     pub(super) metrics: Metrics,
@@ -49,7 +50,7 @@ struct Outcome {
 impl Planners {
     /// Plans whenever this server leads, until `stop`.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let mut leadership = self.consensus.leadership();
+        let mut leadership = self.leadership.clone();
         loop {
             let term = tokio::select! {
                 biased;
@@ -69,13 +70,13 @@ impl Planners {
                     }
                     tracing::info!(term, "planning ends: another term has begun");
                 }
-                () = self.lead() => return,
+                () = self.lead(term) => return,
             }
         }
     }
 
     /// Plans until the state can no longer be watched, or the future is dropped.
-    async fn lead(&self) {
+    async fn lead(&self, term: u64) {
         let liveness = Liveness { since: Instant::now() };
         let mut views = self.consensus.views();
         let mut agenda = Agenda::new(&views.borrow().state, Instant::now());
@@ -103,7 +104,7 @@ impl Planners {
                 };
                 let scope = agenda.take(now).or_else(|| silent.then(Scope::default));
                 if let Some(scope) = scope {
-                    let outcome = self.pass(&view, scope, &mut agenda, &liveness).await;
+                    let outcome = self.pass(term, &view, scope, &mut agenda, &liveness).await;
                     floor = outcome.floor;
                     if outcome.whole {
                         backoff = BACKOFF_FIRST;
@@ -128,6 +129,7 @@ impl Planners {
 
     async fn pass(
         &self,
+        term: u64,
         view: &View,
         scope: Scope,
         agenda: &mut Agenda,
@@ -145,7 +147,7 @@ impl Planners {
         let look_in = plan.next_look.map(|at| at.since(self.clock.now()).as_duration());
         let full_pass = self.config.full_pass.as_duration();
         agenda.planned(&scope, &plan, look_in, Instant::now(), full_pass);
-        let outcome = self.carry_out(plan.commands, view.applied_index, agenda).await;
+        let outcome = self.carry_out(term, plan.commands, view.applied_index, agenda).await;
         if !outcome.whole {
             agenda.put_back(scope);
         }
@@ -177,45 +179,47 @@ impl Planners {
     /// Proposes in order; what was refused is looked at again.
     async fn carry_out(
         &self,
+        term: u64,
         commands: Vec<Command>,
-        mut floor: u64,
+        floor: u64,
         agenda: &mut Agenda,
     ) -> Outcome {
+        let requests: Vec<Request> = commands.into_iter().map(Request::from).collect();
+        let decided = match self.consensus.propose_in_term(term, &requests).await {
+            Ok(decided) => decided,
+            Err(error) => {
+                tracing::warn!(%error, "a plan was not carried out");
+                return Outcome { floor, whole: false };
+            }
+        };
         let mut whole = true;
-        for command in commands {
-            let word = command.word();
-            let jobs = placed_jobs(&command);
-            match self.consensus.propose(command.into()).await {
-                Ok(committed) => {
-                    floor = floor.max(committed.index);
-                    if let Reply::Placed { placed, refused } = committed.reply {
-                        self.metrics.scheduler_placed.inc_by(u64::from(placed));
-                        if refused > 0 {
-                            // Something changed under the plan; it is made anew from what is now.
-                            tracing::info!(placed, refused, "placements no longer fitted");
-                            jobs.into_iter().for_each(|job| agenda.look_again(job));
-                            whole &= placed > 0;
-                        }
+        for (request, reply) in requests.iter().zip(decided.replies) {
+            match reply {
+                Ok(Reply::Placed { placed, refused }) => {
+                    self.metrics.scheduler_placed.inc_by(u64::from(placed));
+                    if refused > 0 {
+                        // Something changed under the plan; it is made anew from what is now.
+                        tracing::info!(placed, refused, "placements no longer fitted");
+                        agenda.look_again(placed_jobs(&request.command));
+                        whole &= placed > 0;
                     }
                 }
-                Err(ProposeError::Rejected(rejected)) => {
-                    tracing::warn!(command = word, %rejected, "a planned command was refused");
+                Ok(_) => {}
+                Err(rejected) => {
+                    let command = request.command.word();
+                    tracing::warn!(command, %rejected, "a planned command was refused");
                     whole = false;
-                }
-                Err(error) => {
-                    tracing::warn!(command = word, %error, "a planned command got no answer");
-                    return Outcome { floor, whole: false };
                 }
             }
         }
-        Outcome { floor, whole }
+        Outcome { floor: floor.max(decided.index), whole }
     }
 }
 
-fn placed_jobs(command: &Command) -> BTreeSet<JobId> {
+fn placed_jobs(command: &Command) -> Vec<JobId> {
     match command {
         Command::Place(placements) => placements.jobs.iter().map(|(job, _)| job.clone()).collect(),
-        _ => BTreeSet::new(),
+        _ => Vec::new(),
     }
 }
 

@@ -55,9 +55,9 @@ impl Agenda {
 
     fn note(&mut self, event: &Event) {
         match event {
-            Event::JobChanged { job, .. } => self.look_again(job.clone()),
+            Event::JobChanged { job, .. } => self.look_again([job.clone()]),
             Event::AllocChanged { job, change, status, .. } => {
-                self.look_again(job.clone());
+                self.look_again([job.clone()]);
                 self.freed |= status.ended() || *change == AllocChange::Removed;
             }
             // System jobs, jobs that fit nowhere and jobs with work on the node.
@@ -66,11 +66,9 @@ impl Agenda {
         }
     }
 
-    /// A job must be looked at again.
-    pub(super) fn look_again(&mut self, job: JobId) {
-        if !self.scope.all {
-            self.scope.jobs.insert(job);
-        }
+    /// These jobs must be looked at again.
+    pub(super) fn look_again(&mut self, jobs: impl IntoIterator<Item = JobId>) {
+        self.scope.jobs.extend(jobs);
     }
 
     /// A pass came to nothing: what it looked at is due again.

@@ -162,7 +162,7 @@ impl Inner {
     ) -> Result<Session, SessionError> {
         let node = checks::session_request(&request).map_err(SessionError::Invalid)?;
         let deadline = Instant::now() + self.config.session_open.as_duration();
-        let mut leadership = self.consensus.leadership();
+        let mut leadership = self.leadership.clone();
         let mut why = "no leader is known".to_owned();
         loop {
             let now = leadership.borrow_and_update().clone();

@@ -34,7 +34,17 @@ async fn try_open(
     join: &[String],
     tuning: Tuning,
 ) -> Result<TestServer, String> {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    open_at("127.0.0.1:0", dir, name, join, tuning).await
+}
+
+async fn open_at(
+    addr: &str,
+    dir: &Path,
+    name: &str,
+    join: &[String],
+    tuning: Tuning,
+) -> Result<TestServer, String> {
+    let listener = TcpListener::bind(addr).await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     let config = Config {
         data_dir: dir.to_owned(),
@@ -289,10 +299,11 @@ async fn a_fresh_member_gets_a_snapshot_while_writes_go_on() {
     // And both find their state again from snapshot and log.
     let (_, before) = second.consensus.checksum_now().await.unwrap();
     let seen = second.get("k/7").await;
+    let addrs = [first.addr.clone(), second.addr.clone()];
     first.kill().await;
     second.kill().await;
-    let first = try_open(dirs[0].path(), "s1", &[], tuning.clone()).await.unwrap();
-    let second = try_open(dirs[1].path(), "s2", &[], tuning).await.unwrap();
+    let first = open_at(&addrs[0], dirs[0].path(), "s1", &[], tuning.clone()).await.unwrap();
+    let second = open_at(&addrs[1], dirs[1].path(), "s2", &[], tuning).await.unwrap();
     within(first.consensus.start()).await.unwrap();
     within(second.consensus.start()).await.unwrap();
     assert_eq!(second.get("k/7").await, seen);

@@ -293,7 +293,7 @@ fn placement_rules_are_kept_and_a_drain_moves_work_away() {
     {
         assert!(!nodes[0][key].is_null(), "{key} in {}", nodes[0]);
     }
-    cluster.orch(&["node", "eligible", "n1", "on"]).ok();
+    cluster.orch(&["node", "eligible", "n1"]).ok();
     cluster.orch(&["node", "status", "n1"]).ok().says(&["n1", "web"]);
 }
 

@@ -8,6 +8,8 @@
 
 mod support;
 
+mod agent;
+mod api;
 mod architecture;
 mod bad_input;
 mod consensus;

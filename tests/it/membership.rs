@@ -80,7 +80,7 @@ fn leadership_moves_on_request() {
     let cluster = Cluster::start(3);
     let leader = cluster.leader();
     let other = cluster.servers().into_iter().find(|name| *name != leader).unwrap();
-    cluster.orch(&["server", "transfer", &other]).ok();
+    cluster.orch(&["server", "transfer", "--to", &other]).ok();
     wait_until("the other to lead", SHORT, || match cluster.leader() {
         now if now == other => Ok(()),
         now => Err(format!("{now} leads")),

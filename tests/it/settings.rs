@@ -1,11 +1,12 @@
 //! Settings come from a file, the environment and flags; flags win.
 
 use std::path::Path;
+use std::process::Command;
 
-use crate::support::{orch, orch_with};
+use crate::support::{Http, LoopbackAddress, Process, SHORT, orch, orch_with, wait_until};
 
 #[test]
-fn flags_win_over_environment_over_file_and_each_says_where_it_came_from() {
+fn environment_wins_over_file_over_default_and_each_says_where_it_came_from() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("server.toml");
     std::fs::write(
@@ -15,23 +16,62 @@ fn flags_win_over_environment_over_file_and_each_says_where_it_came_from() {
     .unwrap();
     let file = file.display().to_string();
     let output = orch_with(
-        &[("ORCH_API_ADDR", "127.0.0.1:2001"), ("ORCH_NAME", "from-env")],
-        &["config", "show", "--config", &file, "--name", "from-flag", "-o", "json"],
+        &[("ORCH_API_ADDR", "127.0.0.1:2001")],
+        &["config", "show", "server", "--config", &file, "-o", "json"],
         b"",
     );
-    let output = output.ok();
-    for (value, from) in [
-        ("from-flag", "flag"),
-        ("127.0.0.1:2001", "ORCH_API_ADDR"),
-        ("127.0.0.1:1002", "server.toml"),
+    let settings = output.ok().json();
+    let settings = settings.as_array().unwrap();
+    for (name, value, source, variable) in [
+        ("name", "from-file", "file", "ORCH_NAME"),
+        ("api_addr", "127.0.0.1:2001", "environment", "ORCH_API_ADDR"),
+        ("rpc_addr", "127.0.0.1:1002", "file", "ORCH_RPC_ADDR"),
+        ("data_dir", "/var/lib/orch/server", "default", "ORCH_DATA_DIR"),
     ] {
-        let found = output.stdout.contains(value) && output.stdout.contains(from);
-        assert!(found, "{value} from {from} is missing in:\n{output}");
+        let setting = settings.iter().find(|setting| setting["name"] == name).unwrap();
+        assert_eq!(
+            (&setting["value"], &setting["source"], &setting["variable"]),
+            (&value.into(), &source.into(), &variable.into())
+        );
     }
-    assert!(
-        !output.stdout.contains("from-env") && !output.stdout.contains("127.0.0.1:1001"),
-        "{output}"
-    );
+}
+
+#[test]
+fn flags_win_over_environment_over_file() {
+    let address = LoopbackAddress::next();
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    std::fs::write(
+        path("server.toml"),
+        format!(
+            "[server]\nname = \"from-file\"\ndata_dir = {:?}\ninsecure = true\n\
+             api_addr = \"{}\"\nrpc_addr = \"{}\"\n",
+            path("data"),
+            address.port(1001),
+            address.port(7401),
+        ),
+    )
+    .unwrap();
+    let api = address.port(7400).to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_orch"));
+    command.env("ORCH_API_ADDR", &api).env("ORCH_NAME", "from-env").args([
+        "server",
+        "--config",
+        &path("server.toml"),
+        "--name",
+        "from-flag",
+    ]);
+    let mut server = Process::start("server", &mut command, &directory.path().join("log"));
+    wait_until("it to answer where the environment says", SHORT, || {
+        assert!(server.runs(), "{}", server.log());
+        let rows = Http::new(&api).try_get("/v1/servers")?.value();
+        let row = &rows["items"][0];
+        if row["name"] == "from-flag" && row["rpc_addr"] == address.port(7401).to_string() {
+            Ok(())
+        } else {
+            Err(rows.to_string())
+        }
+    });
 }
 
 #[test]
@@ -41,7 +81,7 @@ fn a_wrong_key_in_the_file_is_named_with_its_place() {
     std::fs::write(&file, "[server]\nnmae = \"x\"\n").unwrap();
     let output = orch(&["config", "show", "--config", &file.display().to_string()]);
     assert_ne!(output.code, 0, "{output}");
-    output.says(&["nmae", "name", "2"]);
+    output.says(&["nmae", "name"]);
     let output = orch(&["server", "--insecure", "--config", "/no/such.toml"]);
     assert_ne!(output.code, 0, "{output}");
     output.says(&["/no/such.toml"]);
@@ -58,7 +98,8 @@ fn the_sample_files_are_right_as_they_are_and_with_every_line_in_force() {
     assert_eq!(samples.len(), 3, "{samples:?}");
     let scratch = tempfile::tempdir().unwrap();
     for sample in samples {
-        orch(&["config", "show", "--config", &sample.display().to_string()]).ok();
+        let table = sample.file_stem().unwrap().to_string_lossy().into_owned();
+        orch(&["config", "show", &table, "--config", &sample.display().to_string()]).ok();
         // `#key = value` is a setting with its default; `# text` is a comment.
         let text = std::fs::read_to_string(&sample).unwrap();
         let in_force: String = text
@@ -71,7 +112,19 @@ fn the_sample_files_are_right_as_they_are_and_with_every_line_in_force() {
             .collect();
         let file = scratch.path().join(sample.file_name().unwrap());
         std::fs::write(&file, in_force).unwrap();
-        orch(&["config", "show", "--config", &file.display().to_string()]).ok();
+        let shown = orch(&[
+            "config",
+            "show",
+            &table,
+            "--config",
+            &file.display().to_string(),
+            "-o",
+            "json",
+        ]);
+        for setting in shown.ok().json().as_array().unwrap() {
+            let known = setting["source"] == "file" || setting["name"] == "config";
+            assert!(known, "{} is not in {}", setting["name"], sample.display());
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! What the results of operations mean for a task: it runs, it is gone, or it failed and is
 //! started again after a while, until its allocation has failed.
 
-use super::{Converge, Event, Op, Seen};
+use super::Event;
+use super::machine::Converge;
+use super::task::{Op, Seen, Task};
 use crate::agent::order::TaskKey;
 use crate::agent::runtime::{Condition, Exit, RuntimeError};
 use crate::model::allocation::{Health, TaskPhase};
@@ -44,7 +46,7 @@ impl Converge {
                     }
                 });
             }
-            Event::Sync { .. }
+            Event::Sync(_)
             | Event::Orders { .. }
             | Event::Listed { .. }
             | Event::Down { .. }
@@ -54,11 +56,7 @@ impl Converge {
     }
 
     /// Runs `change` on a task and marks its allocation; the second argument is a fresh number.
-    fn with<T>(
-        &mut self,
-        key: &TaskKey,
-        change: impl FnOnce(&mut super::Task, u64) -> T,
-    ) -> Option<T> {
+    fn with<T>(&mut self, key: &TaskKey, change: impl FnOnce(&mut Task, u64) -> T) -> Option<T> {
         let sequence = self.sequence + 1;
         let alloc = self.allocs.get_mut(&key.alloc)?;
         let task = alloc.tasks.get_mut(&key.task)?;

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, OP_RETRY};
+use super::Action;
 use crate::agent::order::TaskKey;
 use crate::agent::runtime::Found;
 use crate::model::allocation::{Assignment, Health, TaskPhase, TaskState};
 use crate::model::job::{TaskRuntime, TaskSpec};
 use crate::model::time::{Millis, Timestamp};
+
+/// Wait before an operation that failed for no reason of the task's is tried again.
+const OP_RETRY: Millis = Millis(1000);
 
 /// What is known of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

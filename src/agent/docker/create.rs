@@ -13,7 +13,7 @@ use bollard::query_parameters::{
 };
 use futures::StreamExt as _;
 
-use super::{
+use super::engine::{
     LABEL_ALLOC, LABEL_CLUSTER, LABEL_GENERATION, LABEL_JOB, LABEL_NODE, LABEL_TASK, error,
 };
 use crate::agent::order::TaskOrder;

@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
-use super::error;
+use super::engine::error;
 use crate::agent::runtime::{ExecInput, ExecOrder, ExecOutput, RuntimeError};
 
 /// What the engine calls a command that runs in a container.

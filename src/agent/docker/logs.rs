@@ -7,7 +7,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
 
-use super::error;
+use super::engine::error;
 use crate::agent::runtime::{Line, LogQuery, RuntimeError};
 use crate::limits::LOG_LINE_BYTES_MAX;
 

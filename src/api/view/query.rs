@@ -250,3 +250,12 @@ pub struct EventsQuery {
     /// Rows of the page, with `follow=false`.
     pub limit: Option<usize>,
 }
+
+/// Headers of a write.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct WriteHeaders {
+    /// A repeat under the same key within a day gets the first one's answer and changes nothing.
+    #[serde(rename = "Idempotency-Key")]
+    pub idempotency_key: Option<String>,
+}

@@ -64,8 +64,8 @@ impl LogStore {
             entries: Vec::new(),
         };
         let frames = load_frames(&log, &mut loaded).map_err(damaged)?;
-        let writer = Writer::new(db, log, meta.clone(), sync, frames, dir.to_owned(), metrics);
-        Ok(Opened { store: LogStore { writer, meta }, loaded, identity })
+        let writer = Writer::new(db, log, meta, sync, frames, dir.to_owned(), metrics);
+        Ok(Opened { store: LogStore { writer }, loaded, identity })
     }
 }
 

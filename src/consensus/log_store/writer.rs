@@ -13,7 +13,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 
 use super::open::check_blobs;
 use super::{
-    COMMITTED, FrameWriter, PART_BYTES, PURGED, SyncHandle, VOTE, key, read_frame, sealed,
+    COMMITTED, FrameWriter, IDENTITY, PART_BYTES, PURGED, SyncHandle, VOTE, key, read_frame, sealed,
 };
 use crate::consensus::log_disk::{Done, LogJob, LogOp};
 use crate::consensus::types::{Entry, LogId, entry_bytes};
@@ -61,10 +61,6 @@ impl Writer {
         Self { db, log, meta, sync, frames, purge_upto, failed, syncs, dir, metrics }
     }
 
-    pub(super) fn sync_handle(&self) -> SyncHandle {
-        self.sync.clone()
-    }
-
     /// Runs until the queue is closed or asks for the end.
     pub(super) fn serve(mut self, mut queue: mpsc::Receiver<LogJob>) {
         while let Some(first) = self.next(&mut queue) {
@@ -82,14 +78,24 @@ impl Writer {
                     Err(_) => break,
                 }
             }
-            let closes = group.iter().any(|job| matches!(job.op, LogOp::Close));
+            let close = group.iter_mut().find(|job| matches!(job.op, LogOp::Close));
+            let closed = close.map(|job| std::mem::take(&mut job.done));
             self.carry_out(group);
-            if closes {
-                break;
+            if let Some(closed) = closed {
+                let outcome = self.outcome();
+                // Whoever waits for it may open the directory again.
+                drop(self);
+                closed.complete(outcome);
+                return;
             }
         }
-        // Closes sled before anyone may open the directory again.
-        drop(self);
+    }
+
+    fn outcome(&self) -> io::Result<()> {
+        match &self.failed {
+            None => Ok(()),
+            Some(message) => Err(io::Error::other(message.clone())),
+        }
     }
 
     /// The next job; purges a step at a time while there is none.
@@ -114,10 +120,7 @@ impl Writer {
             self.guarded(Self::purge_step);
         }
         for done in waiting {
-            done.complete(match &self.failed {
-                None => Ok(()),
-                Some(message) => Err(io::Error::other(message.clone())),
-            });
+            done.complete(self.outcome());
         }
     }
 
@@ -165,6 +168,10 @@ impl Writer {
                     self.apply(&mut batch)?;
                     self.put::<LogId>(PURGED, &upto)?;
                     self.purge_upto = self.purge_upto.max(Some(upto.index));
+                }
+                LogOp::SaveIdentity(identity) => {
+                    self.put(IDENTITY, &identity)?;
+                    must_sync = true;
                 }
                 LogOp::Committed(id) => committed = Some(id),
                 LogOp::Close => must_sync = true,

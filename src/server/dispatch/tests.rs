@@ -1,3 +1,5 @@
+//! Agents that believe what they are told, and a state that goes on meanwhile.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

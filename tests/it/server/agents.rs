@@ -114,14 +114,50 @@ async fn a_server_that_does_not_lead_names_the_leader() {
     within(servers[0].consensus.transfer_leadership(Some("s2"))).await.unwrap();
     let status = agent.end().await;
     assert!(matches!(status.code(), Code::FailedPrecondition | Code::Unavailable), "{status:?}");
-    let mut leadership = servers[1].consensus.leadership();
-    within(leadership.wait_for(|now| now.ready)).await.unwrap();
-    let mut agent = FakeAgent::attach(&servers[1].addr, &node("n1")).await.unwrap();
+    let mut agent = within(async {
+        loop {
+            // As an agent does: until the new leader takes it.
+            match FakeAgent::attach(&servers[1].addr, &node("n1")).await {
+                Ok(agent) => break agent,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    })
+    .await;
     agent.sync().await;
     // It plans, too.
     servers[2].run(1).await;
     agent.order_to_run().await;
     assert_eq!(servers[0].handle.connected(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_without_a_majority_sends_its_agents_away() {
+    let servers = cluster(3, config()).await;
+    let leader = &servers[0];
+    let mut agent = FakeAgent::attach(&leader.addr, &node("n1")).await.unwrap();
+    agent.sync().await;
+    leader.run(1).await;
+    let order = agent.order_to_run().await;
+    for other in &servers[1..] {
+        other.consensus.stop_at_once().await;
+    }
+    // What the log of a majority does not have is not acknowledged.
+    agent.report(&[running(&order)]).await;
+    let status = loop {
+        match agent.next().await {
+            Ok(Some(to_agent::Message::ReportsAck(ack))) => panic!("{ack:?}"),
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the stream ended without a reason"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    let status = FakeAgent::attach(&leader.addr, &node("n1")).await.err().unwrap();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert_eq!(leader.handle.connected(), 0);
+    let state = leader.consensus.views().borrow().state.clone();
+    assert_eq!(state.alloc(order.id).unwrap().status, AllocStatus::Pending);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ use super::{Http, LONG, LoopbackAddress, Process, SHORT, wait_until};
 
 const API_PORT: u16 = 7400;
 const RPC_PORT: u16 = 7401;
+const LOG: &str = "info,openraft=error,sled=warn,h2=warn,hyper=warn,tonic=warn,tower=warn";
 
 /// Servers and agents with their data directories and logs. Everything ends when it is dropped;
 /// if the test has failed, the end of each log is shown and the files stay.
@@ -133,7 +134,7 @@ impl Cluster {
         is_server: bool,
     ) {
         let log = self.path().join(format!("{name}.log"));
-        let environment = vec![("RUST_LOG".to_owned(), "info,openraft=warn".to_owned())];
+        let environment = vec![("ORCH_LOG".to_owned(), LOG.to_owned())];
         let member =
             Member { address, data_dir, arguments, environment, log, is_server, process: None };
         self.members.insert(name.to_owned(), member);

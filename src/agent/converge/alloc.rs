@@ -1,0 +1,142 @@
+//! One allocation: what is known of it, and what is said of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::task::{Seen, Task};
+use crate::model::allocation::{AllocReport, AllocStatus, Assignment, Health, TaskPhase};
+use crate::model::job::JobKind;
+use crate::model::name::TaskName;
+use crate::model::time::Timestamp;
+
+/// An allocation as the agent knows it; kept across restarts of the agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::agent) struct Alloc {
+    pub(in crate::agent) assignment: Arc<Assignment>,
+    /// The highest order seen, to run or to stop.
+    pub(super) generation: u64,
+    /// It is to end.
+    #[serde(default)]
+    pub(super) stop: bool,
+    /// A task failed for good; why.
+    #[serde(default)]
+    pub(super) failing: Option<String>,
+    /// How it ended.
+    #[serde(default)]
+    pub(in crate::agent) outcome: Option<AllocStatus>,
+    #[serde(default)]
+    pub(super) ended_at: Timestamp,
+    /// Nobody wants it any more: end it and remove all of it.
+    #[serde(default)]
+    pub(in crate::agent) gone: bool,
+    pub(in crate::agent) tasks: BTreeMap<TaskName, Task>,
+    #[serde(skip)]
+    pub(super) reported: Option<AllocReport>,
+}
+
+impl Alloc {
+    pub(super) fn new(assignment: Assignment) -> Self {
+        let tasks = assignment.spec.tasks.iter().map(|spec| (spec.name.clone(), Task::new(spec)));
+        Self {
+            generation: assignment.grant.generation,
+            tasks: tasks.collect(),
+            assignment: Arc::new(assignment),
+            stop: false,
+            failing: None,
+            outcome: None,
+            ended_at: Timestamp(0),
+            gone: false,
+            reported: None,
+        }
+    }
+
+    pub(super) fn is_batch(&self) -> bool {
+        matches!(self.assignment.spec.kind, JobKind::Batch { .. })
+    }
+
+    /// Whether its tasks are to run.
+    pub(super) fn wanted(&self) -> bool {
+        !self.gone && !self.stop && self.failing.is_none() && self.outcome.is_none()
+    }
+
+    /// Whether nothing of it runs or may run.
+    pub(super) fn down(&self) -> bool {
+        self.tasks.values().all(Task::down)
+    }
+
+    fn status(&self) -> AllocStatus {
+        let up = |task: &Task| task.seen == Seen::Running || task.done;
+        match self.outcome {
+            Some(outcome) => outcome,
+            None if self.tasks.values().all(up) => AllocStatus::Running,
+            // What is on its way down was last known to run.
+            None if !self.wanted()
+                && self.reported.as_ref().is_some_and(|r| r.status == AllocStatus::Running) =>
+            {
+                AllocStatus::Running
+            }
+            None => AllocStatus::Starting,
+        }
+    }
+
+    fn health(&self) -> Health {
+        if self.outcome.is_some() {
+            return Health::Unknown;
+        }
+        let mut all = Health::Healthy;
+        for task in self.tasks.values() {
+            let health = match task.seen {
+                Seen::Running => task.health,
+                _ if task.done => Health::Healthy,
+                // How it was until it is known what became of it.
+                Seen::Unknown if task.live => task.health,
+                _ => Health::Unknown,
+            };
+            match health {
+                Health::Unhealthy => return Health::Unhealthy,
+                Health::Unknown => all = Health::Unknown,
+                Health::Healthy => {}
+            }
+        }
+        all
+    }
+
+    fn message(&self) -> String {
+        if let Some(failing) = &self.failing {
+            return failing.clone();
+        }
+        let alone = self.tasks.len() == 1;
+        for (name, task) in &self.tasks {
+            let text = match task.state.phase {
+                TaskPhase::Pulling => "fetching its image".to_owned(),
+                TaskPhase::Waiting | TaskPhase::Pending => task.state.error.clone(),
+                TaskPhase::Running => match &task.kill {
+                    Some(reason) => reason.clone(),
+                    None => task.check_message.clone(),
+                },
+                _ => String::new(),
+            };
+            if !text.is_empty() {
+                return if alone { text } else { format!("{name}: {text}") };
+            }
+        }
+        String::new()
+    }
+
+    pub(super) fn report(&self) -> AllocReport {
+        AllocReport {
+            id: self.assignment.id,
+            generation: self.generation,
+            status: self.status(),
+            health: self.health(),
+            tasks: self
+                .tasks
+                .iter()
+                .map(|(name, task)| (name.clone(), task.state.clone()))
+                .collect(),
+            message: self.message(),
+        }
+    }
+}
