@@ -182,7 +182,7 @@ mod tests {
     async fn print(feed: &Feed, times: &[u64]) {
         let lines = times
             .iter()
-            .map(|at| Line { at: *at, text: at.to_string().into_bytes(), ..Line::default() })
+            .map(|at| Line { at: *at, text: at.to_string().into_bytes().into(), ..Line::default() })
             .collect();
         let frame = Some(Frame::Logs(LogLines { lines }));
         feed.send(SessionFrame { frame }).await.unwrap();

@@ -198,7 +198,7 @@ mod tests {
         fn any_flipped_bit_is_found(place in any::<prop::sample::Index>(), bit in 0..8) {
             let mut file = saved();
             let place = place.index(file.len());
-            file[place] ^= 1 << bit;
+            file[place] ^= 1u8 << bit;
             prop_assert!(inspect(file.as_slice()).is_err());
         }
 
