@@ -29,8 +29,8 @@ use crate::rpc::v1::{
 
 /// Between two looks whether a task that ended runs again.
 const LOOK_AGAIN: Millis = Millis(200);
-/// For the last frames of a session to be taken.
-const FAREWELL: Millis = Millis::from_secs(30);
+/// How long a server may take to take the last frame.
+const LAST_FRAME_TAKEN: std::time::Duration = std::time::Duration::from_secs(5);
 /// Lines that wait to be put into a frame.
 const LINES_WAITING: usize = 256;
 
@@ -79,10 +79,10 @@ pub(super) async fn run(
         }
     };
     let _ = frames.send(SessionFrame { frame: Some(last) }).await;
+    // Letting go of the answers would reset the stream, and with it what is still to be sent.
     drop((session, frames));
-    // Dropping the call would throw away what is still on its way: the other side ends it.
-    let rest = async { while let Ok(Some(_)) = incoming.message().await {} };
-    let _ = tokio::time::timeout(FAREWELL.as_duration(), rest).await;
+    let taken = async { while let Ok(Some(_)) = incoming.message().await {} };
+    let _ = tokio::time::timeout(LAST_FRAME_TAKEN, taken).await;
 }
 
 #[derive(Clone)]

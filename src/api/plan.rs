@@ -17,6 +17,7 @@ use super::view::query::PlanQuery;
 use crate::limits::PLAN_ROUNDS_MAX;
 use crate::model::allocation::{AllocReport, AllocStatus, Allocation, Health, TaskState};
 use crate::model::job::JobSpec;
+use crate::model::name::JobId;
 use crate::model::time::{Millis, Timestamp};
 use crate::planner::{Inputs, Scope, plan};
 use crate::state::{Command, Reply, Stamp, State as ClusterState};
@@ -110,7 +111,7 @@ impl Copy {
             outcome.unplaced = plan.unplaced.get(&id).map_or(0, |unplaced| unplaced.count);
             let mut busy = false;
             for command in plan.commands {
-                busy |= self.carry_out(command, &mut outcome)?;
+                busy |= self.carry_out(command, &id, &mut outcome)?;
             }
             busy |= self.agents_obey()?;
             // Waits between the steps of an update are passed over.
@@ -127,12 +128,21 @@ impl Copy {
         Inputs { now: self.now, last_heard: BTreeMap::new(), node_timeout: Millis(u64::MAX) }
     }
 
-    /// Whether the command places or stops anything; others are not for a plan.
-    fn carry_out(&mut self, command: Command, outcome: &mut Outcome) -> Result<bool, Problem> {
+    /// Whether the command places or stops anything; others are not for a plan. What is on its
+    /// way for other jobs (from a node that is being drained, say) happens, and is not told.
+    fn carry_out(
+        &mut self,
+        command: Command,
+        job: &JobId,
+        outcome: &mut Outcome,
+    ) -> Result<bool, Problem> {
         match &command {
             Command::StopAllocs { stops } => {
                 for (id, reason) in stops {
                     let Some(alloc) = self.state.alloc(*id) else { continue };
+                    if alloc.job != *job {
+                        continue;
+                    }
                     outcome.stops.push(PlannedStop {
                         job: alloc.job.to_string(),
                         id: id.to_string(),
@@ -143,9 +153,9 @@ impl Copy {
                 }
             }
             Command::Place(placements) => {
-                for row in placements.rows() {
-                    let job = self.state.job(&row.job);
-                    let ports = job.into_iter().flat_map(|job| job.spec().ports());
+                for row in placements.rows().filter(|row| row.job == *job) {
+                    let known = self.state.job(job);
+                    let ports = known.into_iter().flat_map(|job| job.spec().ports());
                     let ports = ports.zip(&row.ports);
                     outcome.placements.push(PlannedPlacement {
                         job: row.job.to_string(),

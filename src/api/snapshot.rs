@@ -83,15 +83,13 @@ pub(super) async fn restore_snapshot(
     if media_type.as_deref() != Some(BYTES) {
         return Err(unsupported(media_type.as_deref(), BYTES));
     }
-    let mut upload = Upload { context, held: Vec::new(), sent: 0, sum: Xxh3::new() };
-    let mut stream = body.into_data_stream();
-    while let Some(bytes) = stream.next().await {
-        let bytes = bytes.map_err(|error| {
-            Problem::bad_request(format!("the snapshot did not arrive whole: {error}"))
-        })?;
-        upload.take(&bytes).await?;
+    let mut upload = Upload { context, held: Vec::new(), sent: 0, sum: Xxh3::new(), done: false };
+    let outcome = upload.run(body).await;
+    if outcome.is_err() {
+        // Before the answer, so that another try finds nothing in its way.
+        upload.forget().await;
     }
-    upload.commit().await.map(Json)
+    outcome.map(Json)
 }
 
 /// A snapshot on its way into the log.
@@ -101,9 +99,46 @@ struct Upload {
     held: Vec<u8>,
     sent: u64,
     sum: Xxh3,
+    /// The state has taken it.
+    done: bool,
+}
+
+/// The client may just go away.
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if !self.done && self.sent > 0 {
+            let (context, held, sum) = (self.context.clone(), Vec::new(), Xxh3::new());
+            let mut left = Self { context, held, sent: self.sent, sum, done: false };
+            tokio::spawn(async move { left.forget().await });
+        }
+    }
 }
 
 impl Upload {
+    async fn run(&mut self, body: Body) -> Result<RestoreReply, Problem> {
+        let mut stream = body.into_data_stream();
+        while let Some(bytes) = stream.next().await {
+            let bytes = bytes.map_err(|error| {
+                Problem::bad_request(format!("the snapshot did not arrive whole: {error}"))
+            })?;
+            self.take(&bytes).await?;
+        }
+        self.commit().await
+    }
+
+    /// Has the state forget the pieces of a snapshot that never came whole.
+    async fn forget(&mut self) {
+        self.done = true;
+        if self.sent == 0 {
+            return;
+        }
+        // A first piece begins anew. If this fails, the next restore does the same.
+        let command = Command::RestoreChunk { offset: 0, bytes: Vec::new() };
+        if let Err(problem) = self.context.propose(None, command).await {
+            tracing::info!(why = problem.detail, "pieces of a snapshot are left");
+        }
+    }
+
     async fn take(&mut self, bytes: &[u8]) -> Result<(), Problem> {
         self.held.extend_from_slice(bytes);
         if self.sent + self.held.len() as u64 > RESTORE_BYTES_MAX {
@@ -127,7 +162,7 @@ impl Upload {
         Ok(())
     }
 
-    async fn commit(mut self) -> Result<RestoreReply, Problem> {
+    async fn commit(&mut self) -> Result<RestoreReply, Problem> {
         let end = self.held.len().saturating_sub(TRAILER_BYTES);
         // Checked before the last piece is proposed: a file that is none is refused unseen.
         let mut sum = self.sum.clone();
@@ -140,6 +175,7 @@ impl Upload {
         }
         let command = Command::RestoreCommit { length: self.sent, checksum };
         let committed = self.context.propose(None, command).await?;
+        self.done = true;
         Ok(RestoreReply { bytes: self.sent + TRAILER_BYTES as u64, index: committed.index })
     }
 }

@@ -49,13 +49,13 @@ fn count(state: &State, id: &JobId, job: &Job) -> Counts {
         counts.healthy += u32::from(alloc.healthy());
         counts.up_to_date += u32::from(alloc.healthy() && job.runs_current(alloc.version));
     }
-    for alloc in failing(state, id, job) {
-        counts.failing += 1;
-        if counts.trouble.is_none() {
-            let (index, message) = (alloc.index, trouble(alloc));
-            counts.trouble = Some(format!("{}.{index}: {message}", id.name));
-        }
-    }
+    let failing: Vec<&Allocation> = failing(state, id, job).collect();
+    counts.failing = failing.len() as u32;
+    let has_error = |alloc: &&Allocation| alloc.tasks.values().any(|task| !task.error.is_empty());
+    let worst = failing.first().copied();
+    counts.trouble = worst
+        .or_else(|| restarting(state, id).find(|a| has_error(a) || a.health == Health::Unhealthy))
+        .map(|alloc| format!("{}.{}: {}", id.name, alloc.index, trouble(alloc)));
     counts
 }
 
@@ -231,7 +231,7 @@ fn failures_of(state: &State, alloc: &Allocation) -> Vec<Failure> {
         .filter(|(_, task)| wrong(task))
         .map(|(name, task)| failure(name.as_str(), task))
         .collect();
-    if failures.is_empty() && alloc.ended() {
+    if failures.is_empty() && (alloc.ended() || alloc.health == Health::Unhealthy) {
         failures.push(failure("", &Default::default()));
     }
     failures

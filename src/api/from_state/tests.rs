@@ -183,6 +183,25 @@ fn some_copies_up_and_some_failing_is_degraded() {
 }
 
 #[test]
+fn what_does_not_pass_its_checks_or_restarts_says_why() {
+    let mut cluster = Cluster::new(1);
+    let web = cluster.submit(WEB);
+    cluster.plan();
+    cluster.report(AllocStatus::Starting, Health::Unknown, "pull access denied");
+    let status = job::status(&cluster.state, &web, cluster.state.job(&web).unwrap());
+    assert_eq!(status.row.state, "starting");
+    assert!(status.row.message.contains("web.0: pull access denied"), "{}", status.row.message);
+    assert_eq!(status.failures.len(), 2);
+    cluster.report(AllocStatus::Running, Health::Unhealthy, "");
+    let status = job::status(&cluster.state, &web, cluster.state.job(&web).unwrap());
+    assert_eq!(status.row.state, "failed");
+    assert_eq!((status.failures.len(), status.failures[0].task.as_str()), (2, ""));
+    cluster.report(AllocStatus::Running, Health::Healthy, "");
+    let status = job::status(&cluster.state, &web, cluster.state.job(&web).unwrap());
+    assert_eq!((status.failures.len(), status.row.message.as_str()), (0, ""));
+}
+
+#[test]
 fn what_fits_nowhere_has_rows_and_reasons() {
     let mut cluster = Cluster::new(3);
     let file = "job: big\nreplicas: 2\nimage: a:1\nresources: { memory: 1Ti }\n";

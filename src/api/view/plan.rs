@@ -47,7 +47,7 @@ pub struct JobPlan {
 /// A copy that would be placed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PlannedPlacement {
-    /// The job, for work of others that would move.
+    /// The job.
     pub job: String,
     /// The copy's number.
     pub index: u32,
