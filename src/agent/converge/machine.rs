@@ -153,7 +153,7 @@ impl Converge {
         unnamed.into_iter().for_each(|id| self.let_go(id));
         // The leader may not have what was said to another one.
         for (id, alloc) in &mut self.allocs {
-            alloc.reported = None;
+            alloc.say_again = true;
             self.touched.insert(*id);
         }
         self.drop_strays(actions);
@@ -363,8 +363,11 @@ impl Converge {
                 self.touched.insert(id);
             }
             let report = alloc.report();
-            if alloc.reported.as_ref() != Some(&report) {
+            let news = alloc.reported.as_ref() != Some(&report);
+            if news {
                 self.dirty.insert(id);
+            }
+            if std::mem::take(&mut alloc.say_again) || news {
                 alloc.reported = Some(report.clone());
                 actions.push(Action::Report(report));
             }
