@@ -11,7 +11,9 @@ use super::view::Page;
 use super::view::job::{JobChanged, JobRow, JobStatus, JobVersionRow, ScaleRequest};
 use super::view::job_file;
 use super::view::problem::ProblemDetails;
-use super::view::query::{ListJobs, ListVersions, ProjectRead, ProjectWrite, ReadSpec, StopJob, WriteHeaders};
+use super::view::query::{
+    ListJobs, ListVersions, ProjectRead, ProjectWrite, ReadSpec, StopJob, WriteHeaders,
+};
 use crate::model::name::{JobId, JobName};
 use crate::state::{Command, Reply};
 

@@ -11,19 +11,22 @@ use utoipa_axum::routes;
 
 use super::context::Context;
 use super::error::Problem;
-use super::{allocations, events, exec, guard, jobs, logs, nodes, plan, servers, snapshot};
-use super::{submit, system, variables};
 use super::view::allocation::{ExecControl, TerminalSize};
 use super::view::query::ConsistencyChoice;
+use super::{allocations, events, exec, guard, jobs, logs, nodes, plan, servers, snapshot};
+use super::{submit, system, variables};
 
 #[derive(OpenApi)]
-#[openapi(info(
-    title = "orch",
-    description = "Jobs, allocations, nodes, servers, variables and events of an orch cluster. \
+#[openapi(
+    info(
+        title = "orch",
+        description = "Jobs, allocations, nodes, servers, variables and events of an orch cluster. \
         Reads are linearizable unless ?consistency=stale; errors are problem details (RFC 9457); \
         writes take an Idempotency-Key; reads answer with the header Orch-Index.",
-    license(name = "Apache-2.0")
-), components(schemas(ConsistencyChoice, ExecControl, TerminalSize)))]
+        license(name = "Apache-2.0")
+    ),
+    components(schemas(ConsistencyChoice, ExecControl, TerminalSize))
+)]
 struct Document;
 
 /// Every route is registered here and nowhere else, so that the document knows them all.

@@ -73,7 +73,10 @@ async fn a_container_has_all_that_its_task_asks_for() {
     let container = inspect(&id_of(&report));
     assert_eq!(container["Name"], "/orch-web-0-web-a1");
     let host = &container["HostConfig"];
-    assert_eq!((host["Memory"].as_i64(), host["NanoCpus"].as_i64()), (Some(64 << 20), Some(500_000_000)));
+    assert_eq!(
+        (host["Memory"].as_i64(), host["NanoCpus"].as_i64()),
+        (Some(64 << 20), Some(500_000_000))
+    );
     assert_eq!(host["ReadonlyRootfs"], true);
     assert_eq!(host["CapDrop"][0], "NET_RAW");
     assert_eq!(host["PortBindings"]["80/tcp"][0]["HostPort"], port.to_string());
@@ -189,7 +192,8 @@ async fn what_cannot_start_fails_with_the_engines_words() {
         }];
     }
     taken.grant.ports.insert("http".parse().unwrap(), port);
-    let mut program = service(4, vec![task("web", image(name), vec!["/no/such/program".to_owned()])]);
+    let mut program =
+        service(4, vec![task("web", image(name), vec!["/no/such/program".to_owned()])]);
     std::sync::Arc::make_mut(&mut program.spec).restart.attempts = 0;
     leader.order(&[missing, outside, taken, program], &[], &[]).await;
     for (alloc, words) in [
@@ -274,7 +278,9 @@ async fn logs_are_followed_and_commands_run_inside() {
     let counted: Vec<_> = (1..=again).map(|i| format!("line {i}")).collect();
     assert_eq!(lines[..again], counted);
     drop(ends);
-    leader.report_that(1, "running", |r| running(r) && r.tasks.values().all(|t| t.restarts == 1)).await;
+    leader
+        .report_that(1, "running", |r| running(r) && r.tasks.values().all(|t| t.restarts == 1))
+        .await;
 
     let exec = ExecRequest {
         command: shell("cat; echo to stderr >&2; exit 3"),

@@ -123,10 +123,9 @@ impl Leader {
 
     /// Sends orders on the line that is up.
     pub async fn order(&self, run: &[Assignment], stop: &[(u64, u64)], forget: &[u64]) {
-        let stop = stop.iter().map(|(alloc, generation)| StopOrder {
-            alloc: *alloc,
-            generation: *generation,
-        });
+        let stop = stop
+            .iter()
+            .map(|(alloc, generation)| StopOrder { alloc: *alloc, generation: *generation });
         let orders = Orders {
             run: run.iter().map(packed).collect(),
             stop: stop.collect(),

@@ -117,7 +117,10 @@ async fn processes_survive_the_agent_and_are_taken_over() {
     // While there is no agent one of them ends; how is known afterwards.
     let _agent = agent.again(&leader, RuntimeChoice::Process).await;
     let after = leader.report_that(1, "running", running).await;
-    assert_eq!((pid_of(&before), 0), (pid_of(&after), after.tasks.values().map(|t| t.restarts).sum()));
+    assert_eq!(
+        (pid_of(&before), 0),
+        (pid_of(&after), after.tasks.values().map(|t| t.restarts).sum())
+    );
     leader.report_that(2, "complete", |report| report.status == AllocStatus::Complete).await;
     let lines = log_of(&leader, 1, LogsRequest::default()).await;
     let counted: Vec<_> = (1..=lines.len()).map(|i| i.to_string()).collect();
@@ -133,8 +136,7 @@ async fn a_process_that_dies_is_started_again_and_its_shim_as_well() {
     let first = leader.report_that(1, "running", running).await;
     kill(pid_of(&first), Signal::KILL);
     let restarts = |report: &AllocReport| report.tasks.values().map(|t| t.restarts).sum::<u32>();
-    let second =
-        leader.report_that(1, "second run", |r| running(r) && restarts(r) == 1).await;
+    let second = leader.report_that(1, "second run", |r| running(r) && restarts(r) == 1).await;
     assert_eq!(second.tasks.values().next().unwrap().exit_code, Some(137));
     let (pid, shim) = (pid_of(&second), parent_of(pid_of(&second)));
     kill(shim, Signal::KILL);
@@ -173,8 +175,7 @@ async fn what_cannot_start_is_named() {
     Arc::make_mut(&mut user.spec).tasks[0].user = Some("no-such-user".to_owned());
     leader.order(&[program, user], &[], &[]).await;
     for (alloc, words) in [(1, "/no/such/program: No such file"), (2, "\"no-such-user\"")] {
-        let report =
-            leader.report_that(alloc, "failed", |r| r.status == AllocStatus::Failed).await;
+        let report = leader.report_that(alloc, "failed", |r| r.status == AllocStatus::Failed).await;
         assert!(report.message.contains(words), "{words:?} in {:?}", report.message);
     }
 }
@@ -210,6 +211,9 @@ async fn a_command_gets_a_terminal() {
         }
     };
     let out = String::from_utf8_lossy(&out);
-    assert!(out.contains("/dev/pts/") && out.contains("got word") && out.contains("30 100"), "{out}");
+    assert!(
+        out.contains("/dev/pts/") && out.contains("got word") && out.contains("30 100"),
+        "{out}"
+    );
     assert_eq!(code, 5);
 }
