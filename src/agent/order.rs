@@ -121,10 +121,13 @@ impl TaskOrder {
         Some(order)
     }
 
-    /// The name of its container.
+    /// The name of its container: for people, and with a mark of its own for each cluster and
+    /// node, since several may share an engine.
     pub(super) fn container_name(&self) -> String {
-        let Self { job, index, key, .. } = self;
-        format!("orch-{}-{index}-{}-{}", job.name, key.task, key.alloc)
+        let Self { job, index, key, owner, .. } = self;
+        let whose = format!("{:x} {}", owner.cluster_id, owner.node);
+        let mark = xxhash_rust::xxh3::xxh3_64(whose.as_bytes()) as u32;
+        format!("orch-{}-{index}-{}-{}-{mark:08x}", job.name, key.task, key.alloc)
     }
 }
 

@@ -100,7 +100,7 @@ enum Command {
     /// Look after nodes: the hosts that run work
     Node(node::NodeArgs),
     /// Run a server; or look after the cluster's servers
-    Server(server::ServerArgs),
+    Server(Box<server::ServerArgs>),
     /// Run an agent: this host becomes a node
     Agent(Box<start::AgentFlags>),
     /// Run a server and an agent in one process, for this machine alone
@@ -147,7 +147,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Agent(flags) => start::agent(&flags),
         Command::Dev(flags) => start::dev(&flags),
         Command::Config(args) => start::config(args, &globals),
-        Command::Server(server::ServerArgs { verb: None, start }) => start::server(&start),
+        Command::Server(args) if args.verb.is_none() => start::server(&args.start),
         Command::Completion(args) => completion::print(&args),
         Command::Bench(args) => {
             install_crypto();
@@ -191,14 +191,14 @@ async fn ask(command: Command, context: Context) -> Outcome {
         Command::Inspect(args) => inspect::run(args, &context).await,
         Command::History(args) => history::run(args, &context).await,
         Command::Node(args) => node::run(args, &context).await,
-        Command::Server(server::ServerArgs { verb: Some(verb), .. }) => {
-            server::run(verb, &context).await
-        }
+        Command::Server(args) => match args.verb {
+            Some(verb) => server::run(verb, &context).await,
+            None => Err(Failure::usage("this command asks no server")),
+        },
         Command::Events(args) => events::run(args, &context).await,
         Command::Snapshot(args) => snapshot::run(args, &context).await,
         Command::Var(args) => var::run(args, &context).await,
-        Command::Server(_)
-        | Command::Agent(_)
+        Command::Agent(_)
         | Command::Dev(_)
         | Command::Config(_)
         | Command::Bench(_)

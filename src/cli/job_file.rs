@@ -1,5 +1,6 @@
 //! Job files from the disk, checked before anything is sent.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +33,7 @@ pub(super) fn read_all(paths: &[PathBuf], project: &ProjectName) -> Result<Vec<J
         }
     }
     match failures.len() {
-        0 => return Ok(files),
+        0 => return named_once(&files).map(|()| files),
         1 => return Err(failures.remove(0)),
         _ => {}
     }
@@ -43,6 +44,20 @@ pub(super) fn read_all(paths: &[PathBuf], project: &ProjectName) -> Result<Vec<J
         count(failures.len() as u64, "file", "files")
     );
     Err(Failure::failed(what).details(details.join("\n")))
+}
+
+/// The second of two files would undo what the first did.
+fn named_once(files: &[JobFile]) -> Result<(), Failure> {
+    let mut first = BTreeMap::new();
+    for file in files {
+        for job in &file.jobs {
+            if let Some(other) = first.insert(job.id(), &file.name) {
+                let what = format!("job {} is in {other} and in {}", job.id(), file.name);
+                return Err(Failure::failed(format!("{what}; nothing was changed")));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// `-` is stdin, whose format is found out from its text.
@@ -177,6 +192,10 @@ mod tests {
         );
         let files = read_all(&[good], &"shop".parse().unwrap()).unwrap();
         assert_eq!(files[0].jobs[0].id().to_string(), "shop/a");
+        let (_four, again) = write("job: a\nimage: c\n", "again.yaml");
+        let (_five, other) = write("job: a\nimage: b\n", "other.yaml");
+        let twice = read_all(&[again, other], &ProjectName::default()).unwrap_err();
+        assert!(twice.what.contains("job a is in"), "{twice}");
         let missing = read_all(&["/nowhere/at-all.yaml".into()], &ProjectName::default());
         assert_eq!(missing.unwrap_err().exit, Exit::FAILED);
     }

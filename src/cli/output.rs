@@ -163,7 +163,7 @@ impl Output {
         } else {
             table.force_no_tty();
         }
-        table.set_header(headers.iter().map(|header| TableCell::new(header)));
+        table.set_header(headers.iter().map(TableCell::new));
         for row in rows {
             table.add_row(row.into_iter().map(|cell| {
                 let mut shown = TableCell::new(super::words::printable(&cell.text));

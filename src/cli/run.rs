@@ -58,7 +58,7 @@ pub(super) async fn run(args: RunArgs, context: &Context) -> Outcome {
     for file in &files {
         for job in submit(file, &args, context).await? {
             for warning in &job.warnings {
-                note(&format!("warning: {}: {warning}", job_name(&job.project, &job.job)));
+                note(&format!("warning: {warning}"));
             }
             goals.push(Goal { id: id_of(&job)?, version: job.version });
             submitted.push(job);

@@ -78,13 +78,15 @@ pub(super) async fn fetch(job: &JobId, context: &Context) -> Result<JobStatus, F
 pub(super) fn describe(status: &JobStatus, output: &Output) -> String {
     let row = &status.row;
     let name = job_name(&row.project, &row.job);
-    let mut text = format!(
-        "{name} is {}: {} {}, {} healthy\n",
-        output.state(&row.state),
-        row.running,
-        running_of(row),
-        row.healthy
-    );
+    let mut text = format!("{name} is {}", output.state(&row.state));
+    if row.r#type != "batch" {
+        let JobRow { running, desired, healthy, .. } = row;
+        text.push_str(&format!(": {running} of {desired} running, {healthy} healthy"));
+        if row.up_to_date < row.healthy {
+            text.push_str(&format!(", {} up to date", row.up_to_date));
+        }
+    }
+    text.push('\n');
     text.push_str(&format!(
         "{} job, version {}, priority {}, created {} ago, changed {} ago\n",
         row.r#type,
@@ -116,16 +118,14 @@ pub(super) fn describe(status: &JobStatus, output: &Output) -> String {
     text
 }
 
-fn running_of(row: &JobRow) -> String {
-    match row.r#type.as_str() {
-        "batch" if row.state == "complete" => "running".to_owned(),
-        _ => format!("of {} running", row.desired),
-    }
-}
-
 /// Which nodes were refused for which reason.
 pub(super) fn why_unplaced(unplaced: &Unplaced) -> String {
-    let mut text = format!("{}\n", printable(&unplaced.message));
+    // The sentence has the reasons in brackets at its end; here each has a line.
+    let sentence = match unplaced.message.split_once(" (") {
+        Some((sentence, _)) if !unplaced.refusals.is_empty() => format!("{sentence}:"),
+        _ => unplaced.message.clone(),
+    };
+    let mut text = format!("{}\n", printable(&sentence));
     for refusal in &unplaced.refusals {
         let nodes = count(u64::from(refusal.nodes), "node", "nodes");
         text.push_str(&format!("  {nodes}: {}\n", printable(&refusal.reason)));
@@ -142,17 +142,11 @@ pub(super) fn why_failed(
 ) -> String {
     let copy = copy_name(project, job, failure.index);
     let mut text = format!("{copy} ({}) on {} is {}", failure.id, failure.node, failure.state);
-    if failure.task != job {
+    if failure.task != job && !failure.task.is_empty() {
         text.push_str(&format!(", task {}", failure.task));
     }
-    if let Some(code) = failure.exit_code {
-        text.push_str(&format!(": {}", ended_with(code)));
-    }
-    if failure.oom_killed {
-        text.push_str(", out of memory");
-    }
     if let Some(at) = failure.finished_at {
-        text.push_str(&format!(" {} ago", age(output.now, at)));
+        text.push_str(&format!(", ended {} ago", age(output.now, at)));
     }
     if failure.restarts > 0 {
         let restarts = count(u64::from(failure.restarts), "restart", "restarts");
@@ -161,6 +155,13 @@ pub(super) fn why_failed(
     text.push('\n');
     for line in failure.error.lines() {
         text.push_str(&format!("  {}\n", printable(line)));
+    }
+    if let Some(code) = failure.exit_code.filter(|code| !failure.error.contains(&code.to_string()))
+    {
+        text.push_str(&format!("  {}\n", ended_with(code)));
+    }
+    if failure.oom_killed && !failure.error.contains("memory") {
+        text.push_str("  it was killed for want of memory\n");
     }
     if !failure.output_tail.is_empty() {
         text.push_str("  the end of its output:\n");
@@ -173,8 +174,8 @@ pub(super) fn why_failed(
 
 fn ended_with(code: i32) -> String {
     match code {
-        129..=159 => format!("ended by signal {}", code - 128),
-        _ => format!("ended with exit code {code}"),
+        129..=159 => format!("it was ended by signal {}", code - 128),
+        _ => format!("it ended with exit code {code}"),
     }
 }
 
@@ -200,7 +201,7 @@ mod tests {
             }],
             "unplaced": {"replicas": 1, "nodes": 4, "never_fits": true, "refusals": [
                 {"reason": "no memory", "nodes": 3}, {"reason": "constraint attr.zone != c", "nodes": 1}
-            ], "message": "1 copy is not placed: no node takes one more"},
+            ], "message": "1 copy is not placed: no node takes one more (no memory: 3, …)"},
             "failures": [{
                 "id": "a2", "index": 1, "node": "n2", "task": "app", "state": "starting",
                 "error": "exited", "exit_code": 137, "oom_killed": true, "restarts": 3,
@@ -216,13 +217,14 @@ mod tests {
              service job, version 3, priority 50, created 1h ago, changed 1m ago\n\
              2 of 3 copies are not up\n\
              \n\
-             1 copy is not placed: no node takes one more\n\
+             1 copy is not placed: no node takes one more:\n\
              \x20 3 nodes: no memory\n\
              \x20 1 node: constraint attr.zone != c\n\
              \n\
-             shop/web.1 (a2) on n2 is starting, task app: ended by signal 9, out of memory 30s ago \
-             after 3 restarts\n\
+             shop/web.1 (a2) on n2 is starting, task app, ended 30s ago after 3 restarts\n\
              \x20 exited\n\
+             \x20 it was ended by signal 9\n\
+             \x20 it was killed for want of memory\n\
              \x20 the end of its output:\n\
              \x20   | panic: \u{fffd}[31mno\n\
              \x20   | end\n\

@@ -23,6 +23,8 @@ mod runtime;
 mod services;
 pub mod snapshot_store;
 mod start;
+#[cfg(test)]
+mod tests;
 pub mod state_machine;
 mod transport;
 pub mod types;

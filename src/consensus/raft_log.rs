@@ -34,7 +34,8 @@ struct Tail {
 impl Tail {
     /// Index of the first entry, or of the one that would be.
     fn first(&self) -> u64 {
-        self.last_purged.map_or(0, |id| id.index + 1)
+        let purged = self.last_purged.map_or(0, |id| id.index + 1);
+        self.entries.front().map_or(purged, |entry| entry.log_id.index)
     }
 
     fn last(&self) -> Option<LogId> {

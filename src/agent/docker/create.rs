@@ -27,8 +27,8 @@ const LOG_FILES: &str = "3";
 
 /// Makes the task's container and starts it.
 ///
-/// Two calls to the engine when all is well; a name that is taken is freed first, as it can only
-/// be an earlier container of the same task.
+/// Two calls to the engine when all is well; a name that an earlier container of the same task
+/// has is freed first.
 pub(super) async fn start(
     engine: &Engine,
     order: &TaskOrder,
@@ -38,7 +38,7 @@ pub(super) async fn start(
     let body = body(order, volume_roots)?;
     let options = || Some(CreateContainerOptionsBuilder::new().name(&name).build());
     let created = match engine.create_container(options(), body.clone()).await {
-        Err(e) if is_conflict(&e) => {
+        Err(e) if is_conflict(&e) && is_own(engine, &name, order).await? => {
             remove(engine, &name).await?;
             engine.create_container(options(), body).await
         }
@@ -69,6 +69,17 @@ pub(super) async fn remove(engine: &Engine, container: &str) -> Result<(), Runti
         Err(e) if is_conflict(&e) => Ok(()),
         other => other.map_err(error),
     }
+}
+
+/// Whether the container of that name belongs to the task.
+async fn is_own(engine: &Engine, name: &str, order: &TaskOrder) -> Result<bool, RuntimeError> {
+    let found = engine.inspect_container(name, None).await.map_err(error)?;
+    let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+    let same = |label: &str, value: &str| labels.get(label).is_some_and(|found| found == value);
+    Ok(same(LABEL_CLUSTER, &order.owner.cluster_label())
+        && same(LABEL_NODE, order.owner.node.as_str())
+        && same(LABEL_ALLOC, &order.key.alloc.to_string())
+        && same(LABEL_TASK, order.key.task.as_str()))
 }
 
 fn is_conflict(error: &bollard::errors::Error) -> bool {

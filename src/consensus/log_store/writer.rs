@@ -45,6 +45,9 @@ pub(super) struct Writer {
     syncs: u64,
     dir: PathBuf,
     metrics: Metrics,
+    /// As if the disk were full.
+    #[cfg(test)]
+    pub(super) full: bool,
 }
 
 impl Writer {
@@ -58,7 +61,20 @@ impl Writer {
         metrics: Metrics,
     ) -> Self {
         let (purge_upto, failed, syncs) = (None, None, 0);
-        Self { db, log, meta, sync, frames, purge_upto, failed, syncs, dir, metrics }
+        Self {
+            db,
+            log,
+            meta,
+            sync,
+            frames,
+            purge_upto,
+            failed,
+            syncs,
+            dir,
+            metrics,
+            #[cfg(test)]
+            full: false,
+        }
     }
 
     /// Runs until the queue is closed or asks for the end.
@@ -182,6 +198,10 @@ impl Writer {
             self.put::<LogId>(COMMITTED, &id)?;
         }
         if must_sync {
+            #[cfg(test)]
+            if self.full {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             self.db.flush().map_err(to_io)?;
             self.sync.sync()?;
             self.metrics.raft_fsync_seconds.observe(started.elapsed().as_secs_f64());

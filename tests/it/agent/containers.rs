@@ -22,7 +22,7 @@ fn id_of(report: &orch::model::allocation::AllocReport) -> String {
     report.tasks.values().next().unwrap().container_id.clone().unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_container_has_all_that_its_task_asks_for() {
     let name = need_image();
     let leader = Leader::start().await;
@@ -71,7 +71,8 @@ async fn a_container_has_all_that_its_task_asks_for() {
         .report_that(1, "healthy", |report| running(report) && report.health == Health::Healthy)
         .await;
     let container = inspect(&id_of(&report));
-    assert_eq!(container["Name"], "/orch-web-0-web-a1");
+    let container_name = container["Name"].as_str().unwrap();
+    assert!(container_name.starts_with("/orch-web-0-web-a1-"), "{container_name}");
     let host = &container["HostConfig"];
     assert_eq!(
         (host["Memory"].as_i64(), host["NanoCpus"].as_i64()),
@@ -147,7 +148,8 @@ async fn a_new_agent_takes_over_what_runs() {
     leader.forget_reports();
     let agent = agent.again(&leader, RuntimeChoice::Docker).await;
     let after = leader.report_that(1, "running", running).await;
-    assert_eq!(before, after);
+    let restarts = after.tasks.values().map(|task| task.restarts).sum::<u32>();
+    assert_eq!((id_of(&before), 0), (id_of(&after), restarts));
 
     // Unknown to the leader that it comes to next: ended and removed.
     leader.assign(&[]);
