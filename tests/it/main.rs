@@ -20,4 +20,5 @@ mod membership;
 mod release;
 mod rest;
 mod settings;
+mod simulation;
 mod survival;
