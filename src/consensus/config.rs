@@ -54,16 +54,16 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            heartbeat: Duration::from_millis(150),
-            election_min: Duration::from_millis(500),
-            election_max: Duration::from_millis(1000),
+            heartbeat: Duration::from_millis(120),
+            election_min: Duration::from_millis(400),
+            election_max: Duration::from_millis(800),
             propose_deadline: Duration::from_secs(10),
             batches_in_flight: 2,
             snapshot_entries: 50_000,
             snapshot_bytes: 64 << 20,
             keep_entries: 10_000,
             keep_bytes: 16 << 20,
-            log_bytes_max: 256 << 20,
+            log_bytes_max: 128 << 20,
             checkpoint_every: 16_384,
         }
     }
