@@ -6,7 +6,7 @@ use crate::api::view::job::{
 };
 use crate::api::view::job_file;
 use crate::limits::{API_FAILURES_SHOWN_MAX, API_PAGE_ROWS_MAX};
-use crate::model::allocation::{AllocStatus, Allocation, Health};
+use crate::model::allocation::{AllocStatus, Allocation, Desired, Health};
 use crate::model::job::{JobKind, JobSpec};
 use crate::model::name::JobId;
 use crate::planner::scheduler::{Explanation, explain, refusal_when_empty};
@@ -220,7 +220,12 @@ fn failures_of(state: &State, alloc: &Allocation) -> Vec<Failure> {
         node: alloc.node.to_string(),
         task: task.to_owned(),
         state: allocation::word(alloc).to_owned(),
-        error: if state.error.is_empty() { alloc.message.clone() } else { state.error.clone() },
+        error: match (&alloc.desired, state.error.as_str(), alloc.message.as_str()) {
+            (_, error, _) if !error.is_empty() => error.to_owned(),
+            (_, _, message) if !message.is_empty() => message.to_owned(),
+            (Desired::Stop(reason), ..) => reason.sentence().to_owned(),
+            _ => String::new(),
+        },
         exit_code: state.exit_code,
         oom_killed: state.oom_killed,
         restarts: state.restarts,
