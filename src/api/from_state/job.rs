@@ -220,7 +220,11 @@ fn failures_of(state: &State, alloc: &Allocation) -> Vec<Failure> {
         node: alloc.node.to_string(),
         task: task.to_owned(),
         state: allocation::word(alloc).to_owned(),
-        error: if state.error.is_empty() { allocation::message(alloc) } else { state.error.clone() },
+        error: if state.error.is_empty() {
+            allocation::message(alloc)
+        } else {
+            state.error.clone()
+        },
         exit_code: state.exit_code,
         oom_killed: state.oom_killed,
         restarts: state.restarts,

@@ -24,7 +24,8 @@ impl EndMark {
     /// When the file system fails.
     pub(super) fn open(dir: &Path) -> io::Result<(Self, u64)> {
         let path = dir.join(FILE);
-        let file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
+        let file =
+            File::options().create(true).truncate(false).read(true).write(true).open(path)?;
         let mut bytes = [0; BYTES];
         let number = match file.read_exact_at(&mut bytes, 0) {
             Ok(()) => parse(&bytes).unwrap_or(0),

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use super::end_mark::EndMark;
 use super::writer::{FrameInfo, Syncs, Writer};
 use super::{
-    COMMITTED, IDENTITY, LOG, LogOpenError, LogStore, META, PURGED, SYNCED, SyncHandle, VOTE, parse_key,
-    read_frame, sealed, unsealed,
+    COMMITTED, IDENTITY, LOG, LogOpenError, LogStore, META, PURGED, SYNCED, SyncHandle, VOTE,
+    parse_key, read_frame, sealed, unsealed,
 };
 use crate::consensus::log_disk::{Identity, Loaded};
 use crate::consensus::types::LogId;

@@ -14,7 +14,8 @@ use tokio::sync::mpsc::error::TryRecvError;
 use super::end_mark::EndMark;
 use super::open::check_blobs;
 use super::{
-    COMMITTED, FrameWriter, IDENTITY, PART_BYTES, PURGED, SYNCED, SyncHandle, VOTE, key, read_frame, sealed,
+    COMMITTED, FrameWriter, IDENTITY, PART_BYTES, PURGED, SYNCED, SyncHandle, VOTE, key,
+    read_frame, sealed,
 };
 use crate::consensus::log_disk::{Done, LogJob, LogOp};
 use crate::consensus::types::{Entry, LogId, entry_bytes};
