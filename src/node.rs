@@ -13,7 +13,7 @@ use crate::api;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Process, ServerPart};
 use crate::consensus::{self, Consensus};
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::{self, Metrics};
 use crate::server;
 
 /// Why a process can't start or go on.
@@ -48,7 +48,7 @@ pub enum NodeError {
     Signals(std::io::Error),
     /// A metric's name is used twice.
     #[error(transparent)]
-    Metrics(#[from] prometheus::Error),
+    Metrics(#[from] metrics::Error),
     /// A part ended that should not.
     #[error("{0} ended by itself; see the log above")]
     Ended(&'static str),

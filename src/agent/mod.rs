@@ -21,6 +21,7 @@ mod runtime;
 mod sessions;
 mod store;
 mod volumes;
+mod warden;
 
 pub use config::{AgentError, Config, ResourceOverrides, RuntimeChoice};
 pub use keeper::run;

@@ -151,6 +151,7 @@ impl Client {
     /// For `http://a:7400,http://b:7400`; without a scheme it is http.
     pub(super) fn new(addresses: &str, clock: SharedClock) -> Result<Self, Failure> {
         let servers = servers(addresses)?;
+        super::command::install_crypto();
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             // A cluster is not behind the proxy for the world outside.

@@ -149,16 +149,9 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Config(args) => start::config(args, &globals),
         Command::Server(args) if args.verb.is_none() => start::server(&args.start),
         Command::Completion(args) => completion::print(&args),
-        Command::Bench(args) => {
-            install_crypto();
-            bench::run(args, &globals.addr, &Context::new(&globals)?)
-        }
-        Command::Version => {
-            install_crypto();
-            version::print(&Context::new(&globals)?)
-        }
+        Command::Bench(args) => bench::run(args, &globals.addr, &Context::new(&globals)?),
+        Command::Version => version::print(&Context::new(&globals)?),
         other => {
-            install_crypto();
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -171,7 +164,7 @@ fn dispatch(cli: Cli) -> Outcome {
     }
 }
 
-/// The HTTP client refuses to be made without.
+/// No TLS is set up, and no HTTP client made, without a provider of its mathematics.
 pub(super) fn install_crypto() {
     // Fails only if the process has one already, and that does as well.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -41,7 +41,6 @@ impl Context {
 
     /// Prints tables, asks this server.
     pub(super) fn for_server(address: &str) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let addr = address.to_owned();
         let output = super::output::Format::Table;
         Self::new(&Globals { addr, output, stale: false }).unwrap()

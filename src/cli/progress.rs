@@ -191,7 +191,10 @@ fn news(status: &JobStatus) -> Option<String> {
 /// Why a job has failed, with what its copies printed.
 fn reasons(status: &JobStatus, context: &Context) -> String {
     let row = &status.row;
-    let mut text = format!("{}\n", printable(&row.message));
+    let mut text = String::new();
+    if !row.message.is_empty() {
+        text.push_str(&format!("{}\n", printable(&row.message)));
+    }
     for failure in &status.failures {
         text.push_str(&why_failed(&row.project, &row.job, failure, &context.output));
     }

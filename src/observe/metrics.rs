@@ -6,6 +6,9 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+/// A metric's name is used twice or malformed.
+pub use prometheus::Error;
+
 /// The metrics of one process. Clones share their values.
 #[derive(Debug, Clone)]
 pub struct Metrics {

@@ -135,6 +135,15 @@ impl Converge {
     fn sync(&mut self, everything: Everything, actions: &mut Vec<Action>) {
         let Everything { run, stop, mut ended } = everything;
         self.synced = true;
+        // What runs here all the same was counted as lost, and replaced.
+        for id in &ended {
+            if let Some(alloc) = self.allocs.get_mut(id)
+                && alloc.outcome.is_none()
+            {
+                alloc.stop = true;
+                self.dirty.insert(*id);
+            }
+        }
         ended.extend(run.iter().map(|order| order.id));
         ended.extend(stop.iter().map(|(id, _)| *id));
         let named = ended;

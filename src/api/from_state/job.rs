@@ -220,7 +220,11 @@ fn failures_of(state: &State, alloc: &Allocation) -> Vec<Failure> {
         node: alloc.node.to_string(),
         task: task.to_owned(),
         state: allocation::word(alloc).to_owned(),
-        error: if state.error.is_empty() { alloc.message.clone() } else { state.error.clone() },
+        error: if state.error.is_empty() {
+            allocation::message(alloc)
+        } else {
+            state.error.clone()
+        },
         exit_code: state.exit_code,
         oom_killed: state.oom_killed,
         restarts: state.restarts,
@@ -270,9 +274,8 @@ fn of_explanation(state: &State, explanation: &Explanation, replicas: u32) -> Un
 /// What the user should know of a job as soon as it is submitted.
 pub(in crate::api) fn warnings(state: &State, spec: &JobSpec) -> Vec<String> {
     let explanation = explain(state, spec);
-    let id = spec.id();
     if state.nodes().next().is_none() {
-        return vec![format!("job {id} waits: the cluster has no nodes yet")];
+        return vec!["it waits: the cluster has no nodes yet".to_owned()];
     }
     if !explanation.never {
         return Vec::new();
@@ -287,7 +290,7 @@ pub(in crate::api) fn warnings(state: &State, spec: &JobSpec) -> Vec<String> {
         said.push(format!("and {} more", nodes - NODES_NAMED));
     }
     let said = said.join(", ");
-    vec![format!("job {id} can't run on any node, even if nothing else ran there ({said})")]
+    vec![format!("no node can ever take it, even if nothing else ran there ({said})")]
 }
 
 /// A job's versions, newest first.

@@ -347,6 +347,23 @@ fn a_job_read_back_from_what_is_shown_is_the_same_job() {
 }
 
 #[test]
+fn the_examples_read_back_the_same_too() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/config/examples");
+    let mut jobs = 0;
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let format = Format::of_file_name(path.to_str().unwrap());
+        let text = std::fs::read_to_string(&path).unwrap();
+        for spec in read(&text, format).unwrap_or_else(|wrong| panic!("{path:?}: {wrong:?}")) {
+            let shown = job_file::whole(&spec).to_string();
+            assert_eq!(one(&shown, Format::Json), spec, "{path:?}: {shown}");
+            jobs += 1;
+        }
+    }
+    assert!(jobs > 0, "no example in {directory}");
+}
+
+#[test]
 fn passwords_are_never_shown() {
     let file = EVERYTHING.replace("1500Ki", "15000Ki");
     let spec = one(&file, Format::Yaml);

@@ -1,3 +1,5 @@
+//! The log on a real disk: what comes back, and what damage is noticed.
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

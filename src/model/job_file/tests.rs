@@ -1,3 +1,5 @@
+//! What the reader takes, and each of its complaints.
+
 use proptest::prelude::*;
 
 use super::*;
