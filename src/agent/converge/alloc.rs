@@ -71,7 +71,10 @@ impl Alloc {
     }
 
     fn status(&self) -> AllocStatus {
-        let up = |task: &Task| task.seen == Seen::Running || task.done;
+        // A task that is being asked about is taken for what it was.
+        let up = |task: &Task| {
+            task.seen == Seen::Running || task.done || (task.seen == Seen::Unknown && task.live)
+        };
         match self.outcome {
             Some(outcome) => outcome,
             None if self.tasks.values().all(up) => AllocStatus::Running,

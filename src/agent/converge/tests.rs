@@ -312,6 +312,17 @@ fn the_first_restart_is_at_once_and_then_they_slow_down_until_it_fails() {
 }
 
 #[test]
+fn a_look_at_a_task_is_no_news() {
+    let mut bench = synced();
+    bench.order(vec![service(1, 1)], Vec::new());
+    bench.settle();
+    bench.world.reports.clear();
+    bench.hear(Event::Changed { key: key(1, "web") });
+    bench.settle();
+    assert!(bench.world.reports.is_empty(), "{:?}", bench.world.reports);
+}
+
+#[test]
 fn restarts_from_long_ago_do_not_count() {
     let mut bench = synced();
     bench.order(vec![service(1, 1)], Vec::new());
