@@ -1,3 +1,5 @@
+//! Job files with their problems, as users see them.
+
 use proptest::prelude::*;
 
 use super::*;
