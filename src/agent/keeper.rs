@@ -144,7 +144,11 @@ pub(super) async fn run_with(
     let known = store.allocs()?;
     let offered = runtimes.offered();
     let converge = Converge::new(known, offered, clock.now(), clock.random());
-    let spec = facts::node_spec(&config, identity.agent_id);
+    let mut spec = facts::node_spec(&config, identity.agent_id);
+    spec.runtimes.extend(runtimes.fixed.iter().map(|runtime| runtime.word().to_owned()));
+    if let Some(Some((_, engine))) = &runtimes.docker {
+        offer_engine(&mut spec, engine);
+    }
     let (spec, spec_watch) = watch::channel(spec);
     let (events, inbox) = mpsc::channel(AGENT_QUEUE_MAX);
     let (to_link, from_keeper) = mpsc::channel(AGENT_QUEUE_MAX);
@@ -442,11 +446,11 @@ impl Keeper {
             }
             Event::Up { runtime, engine } => self.up(runtime, engine),
             Event::Down { runtime, message } => {
-                if runtime == "docker" && self.engine_away.is_none() {
+                let was_up = self.runtimes.remove(runtime).is_some();
+                if runtime == "docker" && was_up {
                     tracing::warn!(message, "the Docker engine does not answer");
                     self.engine_away = Some(Instant::now());
                 }
-                self.runtimes.remove(runtime);
                 self.work(converge::Event::Down { runtime, message }).await;
             }
             Event::DiskUsed(used) => self.judge_disk(&used).await,
@@ -474,8 +478,7 @@ impl Keeper {
             tracing::info!(version = engine.version, "the Docker engine answers");
             self.spec.send_if_modified(|spec| {
                 let before = spec.clone();
-                spec.runtimes.insert(word.to_owned());
-                spec.attributes.insert("docker.version".to_owned(), engine.version);
+                offer_engine(spec, &engine);
                 *spec != before
             });
         } else {
@@ -763,6 +766,11 @@ impl Keeper {
     }
 }
 
+fn offer_engine(spec: &mut NodeSpec, engine: &EngineFacts) {
+    spec.runtimes.insert("docker".to_owned());
+    spec.attributes.insert("docker.version".to_owned(), engine.version.clone());
+}
+
 /// Carries out one start.
 struct Start {
     runtime: Arc<dyn Runtime>,
@@ -778,7 +786,9 @@ impl Start {
             TaskRuntime::Docker { pull, .. } => *pull,
             TaskRuntime::Process => PullPolicy::Never,
         };
-        if policy == PullPolicy::Always && reuse.is_none() {
+        // An image that is new needs a container that is new.
+        let reuse = reuse.filter(|_| policy != PullPolicy::Always);
+        if policy == PullPolicy::Always {
             self.pull().await?;
         }
         match self.start(reuse).await {

@@ -71,7 +71,7 @@ pub(super) struct Backoff {
 
 impl Backoff {
     const MIN: Duration = Duration::from_millis(100);
-    const MAX: Duration = Duration::from_secs(5);
+    const MAX: Duration = Duration::from_secs(3);
 
     pub(super) fn new(clock: SharedClock) -> Self {
         Self { clock, next: Self::MIN }

@@ -16,7 +16,7 @@ use super::router::router;
 use crate::limits::{API_CONNECTIONS_MAX, API_HEAD_WAIT_MS};
 
 /// How long open requests have to end when the server stops.
-const STOP_GRACE: Duration = Duration::from_secs(3);
+const STOP_GRACE: Duration = Duration::from_millis(1500);
 /// After an error of the listener, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 /// A silent connection is asked this often whether its other end is still there.

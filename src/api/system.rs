@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -13,6 +14,7 @@ use super::error::Problem;
 use super::extract::{NoParams, Params};
 use super::router;
 use super::view::problem::ProblemDetails;
+use super::view::query::ConsistencyChoice;
 use crate::model::allocation::AllocStatus;
 use crate::model::job::JobKind;
 use crate::model::node::NodeState;
@@ -22,6 +24,9 @@ use crate::state::State as ClusterState;
 /// Made once: it takes a moment.
 static DOCUMENT: LazyLock<serde_json::Value> =
     LazyLock::new(|| serde_json::to_value(router::openapi()).unwrap_or_default());
+
+/// Whoever asks whether the server is ready has no time to wait until it is.
+const READY_WAIT: Duration = Duration::from_secs(2);
 
 /// Jobs without a place whose reasons are asked for at each scrape; more would make a scrape dear.
 const EXPLAINED_MAX: usize = 100;
@@ -126,8 +131,14 @@ pub(super) async fn read_readiness(
     State(context): State<Context>,
 ) -> Result<&'static str, Problem> {
     // A linearizable read is answered only by a server that has caught up with its leader.
-    context.view(super::view::query::ConsistencyChoice::Linearizable).await?;
-    Ok("ready\n")
+    let read = context.view(ConsistencyChoice::Linearizable);
+    match tokio::time::timeout(READY_WAIT, read).await {
+        Ok(read) => read.map(|_| "ready\n"),
+        Err(_) => Err(Problem::unavailable(
+            "no_leader",
+            format!("no leader answered within {} s", READY_WAIT.as_secs()),
+        )),
+    }
 }
 
 /// A page with pointers.

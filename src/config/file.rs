@@ -64,7 +64,7 @@ pub fn with_file(
         message: error.to_string().trim_end().to_owned(),
     })?;
     let entry_error = |message: String| ConfigFileError::Entry { path: path.to_owned(), message };
-    for key in table.keys().filter(|key| !TABLES.contains(&key.as_str())) {
+    if let Some(key) = table.keys().find(|key| !TABLES.contains(&key.as_str())) {
         let hint = nearest(key, TABLES).map(|near| format!("; did you mean [{near}]?"));
         let hint = hint.unwrap_or_else(|| format!("; there are [{}]", TABLES.join("], [")));
         return Err(entry_error(format!("[{key}] is no table of it{hint}")));

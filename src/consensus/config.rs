@@ -70,7 +70,11 @@ impl Default for Tuning {
 }
 
 impl Tuning {
-    pub(super) fn raft(&self, name: &ServerName) -> Result<openraft::Config, OpenError> {
+    /// As openraft wants them.
+    ///
+    /// # Errors
+    /// If the timings can't work together.
+    pub fn raft(&self, name: &ServerName) -> Result<openraft::Config, OpenError> {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let config = openraft::Config {
             cluster_name: format!("orch, as {name} sees it"),

@@ -236,6 +236,10 @@ pub(super) async fn compare_checksums(core: Arc<Core>) {
         let Some(leader) = core.other_leader() else { continue };
         let asked = core.ask(&leader, Call::Status, true, ASK_TIMEOUT).await;
         let Ok(Answer::Status(theirs)) = asked else { continue };
+        if theirs.checksum_index == 0 {
+            // It has none yet: it has just started.
+            continue;
+        }
         let known = core.checksums.borrow().clone();
         let mine = known.iter().find(|(index, _)| *index == theirs.checksum_index);
         if let Some((index, mine)) = mine

@@ -4,6 +4,7 @@
 //! *and* a second descriptor of its file was synced: sled's own flush does not outlive a loss of
 //! power. Start at [`LogStore::open`].
 
+mod end_mark;
 mod frame;
 mod open;
 mod writer;
@@ -32,6 +33,8 @@ const VOTE: &str = "vote";
 const COMMITTED: &str = "committed";
 const PURGED: &str = "purged";
 const IDENTITY: &str = "identity";
+/// The number of the last sync.
+const SYNCED: &str = "synced";
 /// A frame's bytes are cut into records of this size, each under (first index, part): a larger
 /// one would be a sled "blob", a file of its own that sled neither syncs nor always removes.
 const PART_BYTES: usize = 256 << 10;

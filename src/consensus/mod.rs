@@ -28,6 +28,8 @@ mod tests;
 pub mod state_machine;
 mod transport;
 pub mod types;
+pub mod virtual_time;
+mod watched;
 
 pub use self::config::{Config, OpenError, StartError, Tuning};
 pub use self::handle::{

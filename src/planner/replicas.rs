@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Pass;
-use super::scheduler::{Ask, static_refusal};
+use super::scheduler::{Ask, refusal_when_empty};
 use crate::model::allocation::{AllocStatus, Allocation, StopReason};
 use crate::model::job::JobKind;
 use crate::model::name::JobId;
@@ -115,13 +115,13 @@ fn every_node<'s>(pass: &mut Pass<'s>, id: &'s JobId, job: &'s Job) {
         let fits = pass
             .state
             .node(&alloc.node)
-            .is_some_and(|node| static_refusal(job.spec(), node).is_none());
+            .is_some_and(|node| refusal_when_empty(job.spec(), node).is_none());
         if alloc.wanted() && !fits && job.runs_current(alloc.version) {
             pass.stop(alloc.id, StopReason::NodeUnfit);
         }
     }
     for node in pass.state.nodes() {
-        let fits = node.takes_work() && static_refusal(job.spec(), node).is_none();
+        let fits = node.takes_work() && refusal_when_empty(job.spec(), node).is_none();
         if !fits || live_on.contains(&node.name) {
             continue;
         }

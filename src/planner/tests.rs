@@ -9,7 +9,7 @@ use crate::model::allocation::{AllocReport, AllocStatus, Allocation, Health, Tas
 use crate::model::job::{JobKind, JobSpec, PortSpec, Protocol, TaskRuntime, TaskSpec};
 use crate::model::node::{Node, NodeState};
 use crate::model::resources::ResourceRequest;
-use crate::state::{Reply, Stamp};
+use crate::state::{Reply, Stamp, State};
 
 /// A cluster without clocks and wires.
 struct Cluster {

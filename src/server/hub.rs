@@ -193,9 +193,8 @@ impl Hub {
         if term == self.term {
             return;
         }
-        self.end_all(&redirect(now, self.consensus.me().id));
-        self.peers.send_replace(Peers::new());
         self.term = term;
+        self.end_all(&redirect(now, self.consensus.me().id));
         self.cursor = view.state.last_event();
     }
 
@@ -391,7 +390,6 @@ impl Hub {
     fn end_line(&mut self, node: &NodeName, status: Status) {
         let Some(line) = self.lines.remove(node) else { return };
         tracing::info!(%node, reason = status.message(), "agent's line ended");
-        line.end(status);
         self.metrics.agents_connected.set(self.lines.len() as i64);
         self.waiting.retain(|_, waiting| waiting.node != *node);
         // When it was last heard still counts.
@@ -400,14 +398,16 @@ impl Hub {
                 peer.attached = false;
             }
         });
+        line.end(status);
     }
 
     fn end_all(&mut self, status: &Status) {
+        self.waiting.clear();
+        self.metrics.agents_connected.set(0);
+        self.peers.send_replace(Peers::new());
         for (_, line) in std::mem::take(&mut self.lines) {
             line.end(status.clone());
         }
-        self.waiting.clear();
-        self.metrics.agents_connected.set(0);
     }
 }
 

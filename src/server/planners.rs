@@ -77,7 +77,8 @@ impl Planners {
 
     /// Plans until the state can no longer be watched, or the future is dropped.
     async fn lead(&self, term: u64) {
-        let liveness = Liveness { since: Instant::now() };
+        let grace = self.config.node_timeout.as_duration();
+        let liveness = Liveness { since: Instant::now(), grace };
         let mut views = self.consensus.views();
         let mut agenda = Agenda::new(&views.borrow().state, Instant::now());
         let mut floor = 0;
@@ -233,10 +234,12 @@ async fn plan(view: &View, inputs: Inputs, scope: Scope) -> Option<Plan> {
     if large { tokio::task::spawn_blocking(work).await.ok().flatten() } else { work() }
 }
 
-/// Judges when nodes were last heard. A new leader has heard nobody yet: for it, all are heard
-/// from the moment it begins to lead.
+/// Judges when nodes were last heard. A new leader has heard nobody yet, and an agent whose
+/// leader's host is gone needs some heartbeats to notice: those that have not come yet count as
+/// heard until some time after it began to lead.
 struct Liveness {
     since: Instant,
+    grace: Duration,
 }
 
 impl Liveness {
@@ -253,11 +256,14 @@ impl Liveness {
         let ready = state.nodes().filter(|node| node.state == NodeState::Ready);
         ready.map(move |node| {
             let silent = match peers.get(&node.name) {
-                Some(peer) => now.saturating_duration_since(peer.heard.borrow().at),
+                Some(peer) => now.saturating_duration_since(peer.heard.borrow().at).min(leading),
                 // It has registered just now, or was ready before this term.
-                None => time.since(node.state_since).as_duration(),
+                None => {
+                    let ready_for = time.since(node.state_since).as_duration();
+                    ready_for.min(leading.saturating_sub(self.grace))
+                }
             };
-            (&node.name, silent.min(leading))
+            (&node.name, silent)
         })
     }
 }
@@ -303,7 +309,7 @@ mod tests {
 
     fn silence(leading: u64, state: &State, peers: &[(&str, u64)]) -> Vec<(String, u64)> {
         let now = Instant::now() + seconds(100_000);
-        let liveness = Liveness { since: now - seconds(leading) };
+        let liveness = Liveness { since: now - seconds(leading), grace: seconds(10) };
         liveness
             .silence(state, &heard(now, peers), now, TIME)
             .map(|(node, silent)| (node.to_string(), silent.as_secs()))
@@ -313,14 +319,16 @@ mod tests {
     #[test]
     fn a_new_leader_gives_every_node_its_time() {
         let state = nodes(&[("n1", 900), ("n2", 900)]);
-        let expected = [("n1".to_owned(), 3), ("n2".to_owned(), 3)];
+        let expected = [("n1".to_owned(), 3), ("n2".to_owned(), 0)];
         assert_eq!(silence(3, &state, &[("n1", 500)]), expected);
+        let expected = [("n1".to_owned(), 1), ("n2".to_owned(), 5)];
+        assert_eq!(silence(15, &state, &[("n1", 1)]), expected);
     }
 
     #[test]
     fn a_node_is_silent_since_it_was_heard_or_registered() {
         let state = nodes(&[("n1", 900), ("n2", 2), ("n3", 900)]);
-        let expected = [("n1".to_owned(), 7), ("n2".to_owned(), 2), ("n3".to_owned(), 600)];
+        let expected = [("n1".to_owned(), 7), ("n2".to_owned(), 2), ("n3".to_owned(), 590)];
         assert_eq!(silence(600, &state, &[("n1", 7)]), expected);
     }
 

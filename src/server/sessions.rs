@@ -8,6 +8,7 @@ use futures::{Stream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::transport::Endpoint;
 use tonic::{Code, Status, Streaming};
 
 use super::checks;
@@ -23,6 +24,10 @@ use crate::rpc::v1::session_frame::Frame;
 /// How much longer than the leader itself a server waits for its answer.
 const RELAY_GRACE: Duration = Duration::from_secs(1);
 
+/// For the leader to take a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// How often a silent leader is asked whether it is still there, and how long it may think.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How soon a session is tried again where none could be opened, if nothing changes before.
 const RELAY_AGAIN: Duration = Duration::from_millis(250);
 
@@ -242,12 +247,14 @@ impl Inner {
                 leader.name, leader.rpc_addr
             ))
         };
-        let channel =
-            tonic::transport::Endpoint::from_shared(format!("http://{}", leader.rpc_addr))
-                .map_err(|error| unreachable(&error))?
-                .connect()
-                .await
-                .map_err(|error| unreachable(&error))?;
+        let channel = Endpoint::from_shared(format!("http://{}", leader.rpc_addr))
+            .map_err(|error| unreachable(&error))?
+            .connect_timeout(CONNECT_LIMIT)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .connect()
+            .await
+            .map_err(|error| unreachable(&error))?;
         let mut client =
             AgentsClient::new(channel).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX);
         let (to, queue) = mpsc::channel(SESSION_QUEUE_MAX);

@@ -50,6 +50,16 @@ impl State {
         }
     }
 
+    /// Makes every order the newest: agents may hold newer ones than a restored state does.
+    pub(super) fn renew_orders(&mut self, generation: u64) {
+        let live: Vec<_> = self.allocs.values().filter(|alloc| !alloc.ended()).cloned().collect();
+        for alloc in live {
+            let mut alloc = (*alloc).clone();
+            alloc.grant.generation = generation;
+            self.put_alloc(alloc);
+        }
+    }
+
     /// Takes an allocation out of its table and every index.
     fn remove_alloc(&mut self, id: AllocId) {
         let Some(alloc) = self.allocs.remove(&id) else { return };

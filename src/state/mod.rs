@@ -5,6 +5,7 @@
 //! Start at `command` for what can be asked, at `query` for what can be read.
 
 mod allocations;
+mod apply;
 pub mod codec;
 pub mod command;
 pub mod event;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet, Vector};
 use serde::{Deserialize, Serialize};
 
+use self::apply::Change;
 pub use self::command::{Command, Placement, Placements, Request};
 pub use self::event::{AllocChange, Event, EventRecord, JobChange, NodeChange};
 pub use self::jobs::{Job, JobOutcome, JobVersion};
@@ -29,7 +31,6 @@ pub use self::query::NodeUse;
 pub use self::rejected::{Rejected, RejectedCode};
 use self::replies::Remembered;
 use self::restore::Staging;
-use crate::limits::EVENTS_KEPT;
 use crate::model::allocation::Allocation;
 use crate::model::name::{AllocId, JobId, NodeName, ServerName};
 use crate::model::node::Node;
@@ -100,89 +101,6 @@ pub struct State {
     allocs_of_job: OrdMap<JobId, OrdSet<AllocId>>,
     allocs_on_node: OrdMap<NodeName, OrdSet<AllocId>>,
     uses: OrdMap<NodeName, NodeUse>,
-}
-
-impl State {
-    /// Carries out one request. `stamp.at` is raised to the last one's if it is earlier, so that
-    /// time never runs back.
-    pub fn apply(&mut self, stamp: Stamp, request: &Request) -> Applied {
-        let stamp = Stamp { index: stamp.index, at: stamp.at.max(self.last.at) };
-        self.last = stamp;
-        if let Some(reply) = self.remembered_reply(request) {
-            return Applied { reply, events: Vec::new() };
-        }
-        let mut change = Change { state: self, stamp, events: Vec::new() };
-        let reply = change.carry_out(&request.command);
-        let events = change.events;
-        debug_assert!(reply.is_ok() || events.is_empty(), "a refused command changes nothing");
-        self.remember_reply(stamp, request, &reply);
-        Applied { reply, events }
-    }
-
-    /// Notes that the log went on without a command, as with a change of members.
-    pub fn pass(&mut self, index: u64) {
-        self.last.index = index;
-    }
-}
-
-/// One command being carried out: the state, and what it brings about.
-struct Change<'s> {
-    state: &'s mut State,
-    stamp: Stamp,
-    events: Vec<EventRecord>,
-}
-
-impl Change<'_> {
-    fn carry_out(&mut self, command: &Command) -> Result<Reply, Rejected> {
-        match command {
-            Command::FoundCluster { cluster_id } => {
-                if self.state.cluster_id == 0 {
-                    self.state.cluster_id = *cluster_id;
-                }
-                Ok(Reply::Done)
-            }
-            Command::SubmitJob { spec, if_version } => self.submit_job(spec, *if_version),
-            Command::StopJob { job, purge } => self.stop_job(job, *purge),
-            Command::ScaleJob { job, replicas } => self.scale_job(job, *replicas),
-            Command::RegisterNode { spec } => self.register_node(spec),
-            Command::SetNodeState { node, agent_id, state, reason } => {
-                self.set_node_state(node, *agent_id, *state, reason)
-            }
-            Command::SetEligibility { node, eligible } => self.set_eligibility(node, *eligible),
-            Command::DrainNode { node, deadline } => self.drain_node(node, *deadline),
-            Command::RemoveNode { node } => self.remove_node(node),
-            Command::Place(placements) => self.place(placements),
-            Command::StopAllocs { stops } => self.stop_allocs(stops),
-            Command::ReportAllocs { node, agent_id, reports } => {
-                self.report_allocs(node, *agent_id, reports)
-            }
-            Command::CollectGarbage { allocs, jobs, replies_before } => {
-                self.collect_garbage(allocs, jobs, *replies_before)
-            }
-            Command::PutVariable { project, path, value, if_index } => {
-                self.put_variable(project, path, value, *if_index)
-            }
-            Command::DeleteVariable { project, path, if_index } => {
-                self.delete_variable(project, path, *if_index)
-            }
-            Command::RestoreChunk { offset, bytes } => self.restore_chunk(*offset, bytes),
-            Command::RestoreCommit { length, checksum } => self.restore_commit(*length, *checksum),
-            Command::RetireServer { id, name } => {
-                self.state.retired_servers.insert(*id, name.clone());
-                Ok(Reply::Done)
-            }
-        }
-    }
-
-    fn emit(&mut self, event: Event) {
-        self.state.next_event += 1;
-        let record = EventRecord { index: self.state.next_event, at: self.stamp.at, event };
-        if self.state.events.len() >= EVENTS_KEPT {
-            self.state.events.pop_front();
-        }
-        self.state.events.push_back(Arc::new(record.clone()));
-        self.events.push(record);
-    }
 }
 
 #[cfg(test)]

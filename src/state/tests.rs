@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::EVENTS_KEPT;
 use crate::model::allocation::{AllocReport, AllocStatus, Health, StopReason, TaskState};
 use crate::model::job::{JobKind, JobSpec, TaskRuntime, TaskSpec};
 use crate::model::node::NodeState;

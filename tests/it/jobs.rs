@@ -364,12 +364,10 @@ fn an_interrupted_run_leaves_the_job_going() {
     let mut run =
         crate::support::Process::start("run", &mut command, &cluster.path().join("run.log"));
     wait_until("it to run", LONG, || {
-        let rows = cluster.ps("late");
-        if rows.iter().any(|row| row["state"] == "running") {
-            Ok(())
-        } else {
-            Err(format!("{rows:?}"))
-        }
+        let output = cluster.orch(&["ps", "late", "-o", "json"]);
+        let runs = output.code == 0
+            && output.json().as_array().unwrap().iter().any(|row| row["state"] == "running");
+        if runs { Ok(()) } else { Err(output.to_string()) }
     });
     assert!(run.runs(), "it ended before the job was up: {}", run.log());
     run.signal(rustix::process::Signal::INT);

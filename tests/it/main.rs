@@ -24,4 +24,5 @@ mod release;
 mod rest;
 mod server;
 mod settings;
+mod simulation;
 mod survival;

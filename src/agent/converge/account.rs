@@ -168,17 +168,15 @@ impl Converge {
         match result {
             Ok(Condition::Running { started_at }) => {
                 self.with(key, |task, _| {
-                    // An engine that starts it again by itself made a new run of it.
-                    let at = started_at.or(task.state.started_at).unwrap_or(now);
-                    let known = task.state.started_at.is_some_and(|known| {
-                        at.since(known).max(known.since(at)) < Millis::from_secs(2)
-                    });
-                    if !task.live || (!known && task.state.phase == TaskPhase::Running) {
+                    let known = task.state.started_at;
+                    let at = started_at.or(known).unwrap_or(now);
+                    // Started once more by somebody else, since we did: a run of its own.
+                    let anew = known.is_none_or(|known| at.since(known) > Millis(1000));
+                    if !task.live || (anew && task.state.phase == TaskPhase::Running) {
                         task.run += 1;
                         task.health = Health::Unknown;
                     }
-                    let at = if known { task.state.started_at.unwrap_or(at) } else { at };
-                    task.runs(at);
+                    task.runs(if anew { at } else { known.unwrap_or(at) });
                 });
             }
             Ok(Condition::Ended(exit)) => {

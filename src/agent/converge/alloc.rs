@@ -34,6 +34,9 @@ pub(in crate::agent) struct Alloc {
     pub(in crate::agent) tasks: BTreeMap<TaskName, Task>,
     #[serde(skip)]
     pub(super) reported: Option<AllocReport>,
+    /// The leader may not have what was said.
+    #[serde(skip)]
+    pub(super) say_again: bool,
 }
 
 impl Alloc {
@@ -49,6 +52,7 @@ impl Alloc {
             ended_at: Timestamp(0),
             gone: false,
             reported: None,
+            say_again: false,
         }
     }
 

@@ -135,6 +135,15 @@ impl Converge {
     fn sync(&mut self, everything: Everything, actions: &mut Vec<Action>) {
         let Everything { run, stop, mut ended } = everything;
         self.synced = true;
+        // What runs here all the same was counted as lost, and replaced.
+        for id in &ended {
+            if let Some(alloc) = self.allocs.get_mut(id)
+                && alloc.outcome.is_none()
+            {
+                alloc.stop = true;
+                self.dirty.insert(*id);
+            }
+        }
         ended.extend(run.iter().map(|order| order.id));
         ended.extend(stop.iter().map(|(id, _)| *id));
         let named = ended;
@@ -144,7 +153,7 @@ impl Converge {
         unnamed.into_iter().for_each(|id| self.let_go(id));
         // The leader may not have what was said to another one.
         for (id, alloc) in &mut self.allocs {
-            alloc.reported = None;
+            alloc.say_again = true;
             self.touched.insert(*id);
         }
         self.drop_strays(actions);
@@ -354,8 +363,11 @@ impl Converge {
                 self.touched.insert(id);
             }
             let report = alloc.report();
-            if alloc.reported.as_ref() != Some(&report) {
+            let news = alloc.reported.as_ref() != Some(&report);
+            if news {
                 self.dirty.insert(id);
+            }
+            if std::mem::take(&mut alloc.say_again) || news {
                 alloc.reported = Some(report.clone());
                 actions.push(Action::Report(report));
             }

@@ -9,10 +9,10 @@ use super::account::delay;
 use super::*;
 use crate::agent::order::TaskKey;
 use crate::agent::runtime::{Condition, Exit, Found, RuntimeError};
-use crate::model::allocation::{
-    AllocReport, AllocStatus, Assignment, Grant, Health, TaskPhase,
+use crate::model::allocation::{AllocReport, AllocStatus, Assignment, Grant, Health, TaskPhase};
+use crate::model::job::{
+    HealthCheck, JobKind, JobSpec, Probe, RestartPolicy, TaskRuntime, TaskSpec,
 };
-use crate::model::job::{HealthCheck, JobKind, JobSpec, Probe, RestartPolicy, TaskRuntime, TaskSpec};
 use crate::model::name::AllocId;
 use crate::model::time::{Millis, Timestamp};
 
@@ -301,7 +301,11 @@ fn the_first_restart_is_at_once_and_then_they_slow_down_until_it_fails() {
     bench.die(key(1, "web"), exit(3));
     let report = bench.report(1);
     assert_eq!(report.status, AllocStatus::Failed);
-    assert!(report.message.contains("exit code 3; gave up after 3 restarts within 5m"), "{}", report.message);
+    assert!(
+        report.message.contains("exit code 3; gave up after 3 restarts within 5m"),
+        "{}",
+        report.message
+    );
     let state = report.tasks.values().next().unwrap();
     assert_eq!((state.restarts, state.exit_code), (3, Some(3)));
     assert_eq!(state.output_tail, "its last words");

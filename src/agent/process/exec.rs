@@ -105,8 +105,8 @@ async fn on_pipes(
         }
     };
     let read = async {
-        let out = pass(out, |bytes| ExecOutput::Stdout(bytes), &output);
-        let err = pass(err, |bytes| ExecOutput::Stderr(bytes), &output);
+        let out = pass(out, ExecOutput::Stdout, &output);
+        let err = pass(err, ExecOutput::Stderr, &output);
         let (out, err) = tokio::join!(out, err);
         out && err
     };

@@ -122,7 +122,17 @@ impl Process {
             RuntimeError::Failed(format!("{} can't be made: {error}", dir.0.display()))
         })?;
         files::write(&dir.job(), &Job::Task(Box::new(job))).map_err(failed)?;
-        let running = self.run_shim(&dir).await?;
+        let running = match self.run_shim(&dir).await {
+            Ok(running) => running,
+            Err(error) => {
+                if !dir.running().exists() {
+                    // It never ran: there is nothing to keep.
+                    cgroup::remove(&self.group(&order.key));
+                    let _ = fs::remove_dir_all(&dir.0);
+                }
+                return Err(error);
+            }
+        };
         let handle = format!("pid:{}", running.child.pid);
         let _ = self.started.send((order.key.clone(), running));
         Ok(handle)
@@ -328,8 +338,11 @@ impl Runtime for Process {
         async move {
             let mut started = self.started.subscribe();
             let mut watched = FuturesUnordered::new();
+            // A task whose shim is gone has ended, or is to be ended.
             let wait = |key: TaskKey, running: Running| async move {
-                gone(&running).await;
+                if let Some(shim) = running.shim.alive() {
+                    exited(shim).await;
+                }
                 key
             };
             for (found, running) in self.found(owner).map_err(failed)? {

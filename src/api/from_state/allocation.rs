@@ -207,12 +207,12 @@ pub(in crate::api) fn row(state: &State, alloc: &Allocation) -> AllocationRow {
     }
 }
 
-fn message(alloc: &Allocation) -> String {
+/// What is happening or went wrong; of what is to end, why first.
+pub(super) fn message(alloc: &Allocation) -> String {
     match alloc.desired {
-        Desired::Stop(reason) if !alloc.ended() && alloc.message.is_empty() => {
-            reason.sentence().to_owned()
-        }
-        _ => alloc.message.clone(),
+        Desired::Stop(reason) if alloc.message.is_empty() => reason.sentence().to_owned(),
+        Desired::Stop(reason) => format!("{}; {}", reason.sentence(), alloc.message),
+        Desired::Run => alloc.message.clone(),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::api::view::job::{
 };
 use crate::api::view::job_file;
 use crate::limits::{API_FAILURES_SHOWN_MAX, API_PAGE_ROWS_MAX};
-use crate::model::allocation::{AllocStatus, Allocation, Desired, Health};
+use crate::model::allocation::{AllocStatus, Allocation, Health};
 use crate::model::job::{JobKind, JobSpec};
 use crate::model::name::JobId;
 use crate::planner::scheduler::{Explanation, explain, refusal_when_empty};
@@ -220,11 +220,10 @@ fn failures_of(state: &State, alloc: &Allocation) -> Vec<Failure> {
         node: alloc.node.to_string(),
         task: task.to_owned(),
         state: allocation::word(alloc).to_owned(),
-        error: match (&alloc.desired, state.error.as_str(), alloc.message.as_str()) {
-            (_, error, _) if !error.is_empty() => error.to_owned(),
-            (_, _, message) if !message.is_empty() => message.to_owned(),
-            (Desired::Stop(reason), ..) => reason.sentence().to_owned(),
-            _ => String::new(),
+        error: if state.error.is_empty() {
+            allocation::message(alloc)
+        } else {
+            state.error.clone()
         },
         exit_code: state.exit_code,
         oom_killed: state.oom_killed,
@@ -275,9 +274,8 @@ fn of_explanation(state: &State, explanation: &Explanation, replicas: u32) -> Un
 /// What the user should know of a job as soon as it is submitted.
 pub(in crate::api) fn warnings(state: &State, spec: &JobSpec) -> Vec<String> {
     let explanation = explain(state, spec);
-    let id = spec.id();
     if state.nodes().next().is_none() {
-        return vec![format!("job {id} waits: the cluster has no nodes yet")];
+        return vec!["it waits: the cluster has no nodes yet".to_owned()];
     }
     if !explanation.never {
         return Vec::new();
@@ -292,7 +290,7 @@ pub(in crate::api) fn warnings(state: &State, spec: &JobSpec) -> Vec<String> {
         said.push(format!("and {} more", nodes - NODES_NAMED));
     }
     let said = said.join(", ");
-    vec![format!("job {id} can't run on any node, even if nothing else ran there ({said})")]
+    vec![format!("no node can ever take it, even if nothing else ran there ({said})")]
 }
 
 /// A job's versions, newest first.

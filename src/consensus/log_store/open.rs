@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::writer::{FrameInfo, Writer};
+use super::end_mark::EndMark;
+use super::writer::{FrameInfo, Syncs, Writer};
 use super::{
-    COMMITTED, IDENTITY, LOG, LogOpenError, LogStore, META, PURGED, SyncHandle, VOTE, parse_key,
-    read_frame, sealed, unsealed,
+    COMMITTED, IDENTITY, LOG, LogOpenError, LogStore, META, PURGED, SYNCED, SyncHandle, VOTE,
+    parse_key, read_frame, sealed, unsealed,
 };
 use crate::consensus::log_disk::{Identity, Loaded};
 use crate::consensus::types::LogId;
@@ -43,6 +44,14 @@ impl LogStore {
         let meta = db.open_tree(META).map_err(|error| damaged(error.to_string()))?;
         check_blobs(dir).map_err(|what| damaged(what.to_owned()))?;
         let sync = SyncHandle::open(dir).map_err(io_error)?;
+        let (mark, noted) = EndMark::open(dir).map_err(io_error)?;
+        let synced = get(&meta, SYNCED).map_err(damaged)?.unwrap_or(0);
+        if synced < noted {
+            return Err(damaged(format!(
+                "of its writes, the last {} are missing at its end",
+                noted - synced
+            )));
+        }
 
         let identity = match get(&meta, IDENTITY).map_err(damaged)? {
             Some(Identity { format, .. }) if format > FORMAT => {
@@ -64,7 +73,8 @@ impl LogStore {
             entries: Vec::new(),
         };
         let frames = load_frames(&log, &mut loaded).map_err(damaged)?;
-        let writer = Writer::new(db, log, meta, sync, frames, dir.to_owned(), metrics);
+        let syncs = Syncs { handle: sync, mark, number: synced };
+        let writer = Writer::new(db, log, meta, syncs, frames, dir.to_owned(), metrics);
         Ok(Opened { store: LogStore { writer }, loaded, identity })
     }
 }

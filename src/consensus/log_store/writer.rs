@@ -11,9 +11,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
+use super::end_mark::EndMark;
 use super::open::check_blobs;
 use super::{
-    COMMITTED, FrameWriter, IDENTITY, PART_BYTES, PURGED, SyncHandle, VOTE, key, read_frame, sealed,
+    COMMITTED, FrameWriter, IDENTITY, PART_BYTES, PURGED, SYNCED, SyncHandle, VOTE, key,
+    read_frame, sealed,
 };
 use crate::consensus::log_disk::{Done, LogJob, LogOp};
 use crate::consensus::types::{Entry, LogId, entry_bytes};
@@ -32,17 +34,24 @@ pub(super) struct FrameInfo {
     pub(super) parts: u16,
 }
 
+/// Syncs, and their numbers.
+pub(super) struct Syncs {
+    pub(super) handle: SyncHandle,
+    pub(super) mark: EndMark,
+    /// Of the last one.
+    pub(super) number: u64,
+}
+
 pub(super) struct Writer {
     db: sled::Db,
     log: sled::Tree,
     meta: sled::Tree,
-    sync: SyncHandle,
+    syncs: Syncs,
     /// By first index.
     frames: BTreeMap<u64, FrameInfo>,
     /// Frames up to here are to go.
     purge_upto: Option<u64>,
     failed: Option<String>,
-    syncs: u64,
     dir: PathBuf,
     metrics: Metrics,
     /// As if the disk were full.
@@ -55,21 +64,20 @@ impl Writer {
         db: sled::Db,
         log: sled::Tree,
         meta: sled::Tree,
-        sync: SyncHandle,
+        syncs: Syncs,
         frames: BTreeMap<u64, FrameInfo>,
         dir: PathBuf,
         metrics: Metrics,
     ) -> Self {
-        let (purge_upto, failed, syncs) = (None, None, 0);
+        let (purge_upto, failed) = (None, None);
         Self {
             db,
             log,
             meta,
-            sync,
+            syncs,
             frames,
             purge_upto,
             failed,
-            syncs,
             dir,
             metrics,
             #[cfg(test)]
@@ -202,11 +210,14 @@ impl Writer {
             if self.full {
                 return Err(io::ErrorKind::StorageFull.into());
             }
+            let number = self.syncs.number + 1;
+            self.put(SYNCED, &number)?;
             self.db.flush().map_err(to_io)?;
-            self.sync.sync()?;
+            self.syncs.handle.sync()?;
+            self.syncs.mark.note(number)?;
+            self.syncs.number = number;
             self.metrics.raft_fsync_seconds.observe(started.elapsed().as_secs_f64());
-            self.syncs += 1;
-            if self.syncs.is_multiple_of(SYNCS_BETWEEN_CHECKS) {
+            if number.is_multiple_of(SYNCS_BETWEEN_CHECKS) {
                 check_blobs(&self.dir).map_err(io::Error::other)?;
             }
         }

@@ -1,25 +1,20 @@
 //! Finds the best node for one more replica, or says why there is none.
 //!
-//! `refusal` holds what keeps a replica off a node, `score` what draws it to one.
+//! `refusal` holds what keeps a replica off a node, `score` what draws it to one. Start at
+//! `fleet` for how a node is chosen, at `explain` for why none is.
 
+mod explain;
+mod fleet;
+mod ports;
 mod refusal;
 mod score;
 
-use std::collections::BTreeMap;
-
-use xxhash_rust::xxh3::xxh3_64;
-
-pub(super) use self::refusal::static_refusal;
-pub use self::refusal::{Refusal, Refusals};
-use self::score::Crowd;
-use crate::model::allocation::{AllocStatus, Allocation};
-use crate::model::job::{JobSpec, Protocol};
+pub use self::explain::{Explanation, explain};
+pub(super) use self::fleet::Fleet;
+pub use self::refusal::{Refusal, Refusals, refusal_when_empty};
+use crate::model::allocation::Allocation;
+use crate::model::job::JobSpec;
 use crate::model::name::{JobId, NodeName};
-use crate::model::node::Node;
-use crate::state::{NodeUse, Placement, State};
-
-/// Fitting nodes that are scored for one replica among those that are alike to the job's wishes.
-const CANDIDATES_MAX: usize = 48;
 
 /// A replica that wants a node.
 #[derive(Debug, Clone)]
@@ -32,215 +27,4 @@ pub(crate) struct Ask<'s> {
     pub(crate) node: Option<&'s NodeName>,
     /// The one before it in this place.
     pub(crate) previous: Option<&'s Allocation>,
-}
-
-/// The nodes with what is in use on them, counting what this pass has placed.
-pub(crate) struct Fleet<'s> {
-    state: &'s State,
-    uses: BTreeMap<&'s NodeName, NodeUse>,
-    jobs: BTreeMap<&'s JobId, JobView<'s>>,
-}
-
-/// The fleet as one job sees it.
-struct JobView<'s> {
-    crowd: Crowd<'s>,
-    /// Nodes that the job may use as far as only the job and the node matter.
-    groups: Vec<Group<'s>>,
-    /// What the others said.
-    refusals: Refusals,
-}
-
-/// Nodes that are alike in everything that the job's wishes look at.
-struct Group<'s> {
-    nodes: Vec<&'s Node>,
-    /// Of the job's preferences.
-    preference: f64,
-}
-
-impl<'s> JobView<'s> {
-    fn new(state: &'s State, ask: &Ask<'s>) -> Self {
-        let mut refusals = Refusals::default();
-        let mut groups: BTreeMap<(Vec<Option<&str>>, i64), Group<'s>> = BTreeMap::new();
-        for node in state.nodes() {
-            if let Some(refusal) = refusal::before_use(ask.spec, node) {
-                refusals.add(refusal);
-                continue;
-            }
-            let preference = score::preference(ask.spec, node);
-            let values = ask.spec.placement.spread.iter().map(|subject| subject.of(node)).collect();
-            let key = (values, (preference * 1e6) as i64);
-            let group =
-                groups.entry(key).or_insert_with(|| Group { nodes: Vec::new(), preference });
-            group.nodes.push(node);
-        }
-        let crowd = Crowd::new(state, ask.id, ask.spec);
-        Self { crowd, groups: groups.into_values().collect(), refusals }
-    }
-
-    /// The groups with what they are worth to one more replica, the best first.
-    fn by_worth(&self) -> Vec<(f64, &Group<'s>)> {
-        let worth = |group: &Group<'s>| {
-            let alike = group.nodes.first().map_or(0.0, |node| self.crowd.alike(node));
-            score::wishes(alike, group.preference)
-        };
-        let mut groups: Vec<_> = self.groups.iter().map(|group| (worth(group), group)).collect();
-        groups.sort_by(|(left, _), (right, _)| right.total_cmp(left));
-        groups
-    }
-}
-
-impl<'s> Fleet<'s> {
-    pub(crate) fn new(state: &'s State) -> Self {
-        Self { state, uses: BTreeMap::new(), jobs: BTreeMap::new() }
-    }
-
-    /// Chooses node, ports and devices for `ask`, and counts them as used.
-    pub(crate) fn place(&mut self, ask: &Ask<'s>) -> Result<Placement, Refusals> {
-        let state = self.state;
-        let view = self.jobs.entry(ask.id).or_insert_with(|| JobView::new(state, ask));
-        let mut refusals = view.refusals.clone();
-        let mut best: Option<(f64, &'s Node)> = None;
-        for (worth, group) in view.by_worth() {
-            // Even the best node of a worse group is no better.
-            if best.is_some_and(|(top, _)| top >= worth + score::NODE_MAX) {
-                break;
-            }
-            let start = (seed(ask) % group.nodes.len().max(1) as u64) as usize;
-            let mut seen = 0;
-            // From another place for each replica, so that a large fleet fills evenly.
-            for node in group.nodes[start..].iter().chain(&group.nodes[..start]).copied() {
-                if ask.node.is_some_and(|name| *name != node.name) {
-                    continue;
-                }
-                let used =
-                    self.uses.entry(&node.name).or_insert_with(|| state.node_use(&node.name));
-                if let Some(refusal) = refusal::in_use(ask, node, used, &view.crowd) {
-                    refusals.add(refusal);
-                    continue;
-                }
-                let mut score = worth + score::node(ask.spec, node, used, &view.crowd);
-                if failed_on(ask, &node.name) {
-                    score -= score::FAILED_THERE;
-                }
-                // Equal scores: the first by name, so that a plan can be repeated.
-                let better = best.is_none_or(|(top, known)| {
-                    score > top || (score == top && node.name < known.name)
-                });
-                if better {
-                    best = Some((score, node));
-                }
-                seen += 1;
-                if seen >= CANDIDATES_MAX {
-                    break;
-                }
-            }
-        }
-        let Some((_, node)) = best else { return Err(refusals) };
-        let used = self.uses.entry(&node.name).or_default();
-        let ports = choose_ports(ask, node, used).map_err(|refusal| {
-            refusals.add(refusal);
-            refusals
-        })?;
-        let gpus: Vec<u32> = (0..node.resources.gpu)
-            .filter(|gpu| !used.gpus.contains(gpu))
-            .take(ask.spec.reserved().gpu as usize)
-            .collect();
-        used.resources = used.resources.plus(ask.spec.reserved());
-        used.ports.extend(ports.iter().zip(ask.spec.ports()).map(|(n, port)| (*n, port.protocol)));
-        used.gpus.extend(gpus.iter().copied());
-        view.crowd.add(node);
-        Ok(Placement {
-            job: ask.id.clone(),
-            version: ask.version,
-            index: ask.index,
-            node: node.name.clone(),
-            ports,
-            gpus,
-            previous: ask.previous.map(|previous| previous.id),
-        })
-    }
-}
-
-fn failed_on(ask: &Ask<'_>, node: &NodeName) -> bool {
-    ask.previous.is_some_and(|last| last.status == AllocStatus::Failed && last.node == *node)
-}
-
-/// Different for each replica and each try, the same for each look at the same state.
-fn seed(ask: &Ask<'_>) -> u64 {
-    let mut bytes = ask.id.to_string().into_bytes();
-    bytes.extend(ask.index.to_be_bytes());
-    bytes.extend(ask.previous.map_or(0, |previous| previous.id.0).to_be_bytes());
-    xxh3_64(&bytes)
-}
-
-/// A host port for each of the job's ports, in their order.
-fn choose_ports(ask: &Ask<'_>, node: &Node, used: &NodeUse) -> Result<Vec<u16>, Refusal> {
-    let mut taken = used.ports.clone();
-    let (first, last) = node.port_range;
-    let count = u64::from(last.saturating_sub(first)) + 1;
-    // Another try begins elsewhere: the port may be held by something that is not ours.
-    let mut next = seed(ask) % count;
-    let mut ports = Vec::new();
-    // Fixed ones first in the books, so that a chosen one never takes a fixed one's number.
-    for port in ask.spec.ports() {
-        if let Some(fixed) = port.host
-            && taken.insert((fixed, port.protocol)).is_some()
-        {
-            return Err(Refusal::PortTaken { port: fixed });
-        }
-    }
-    for port in ask.spec.ports() {
-        if let Some(fixed) = port.host {
-            ports.push(fixed);
-            continue;
-        }
-        let free = |number: &u16, protocol: Protocol| !taken.contains(&(*number, protocol));
-        let chosen = (0..count)
-            .map(|i| first.saturating_add(((next + i) % count) as u16))
-            .find(|number| free(number, port.protocol))
-            .ok_or(Refusal::NoPortFree)?;
-        taken.insert((chosen, port.protocol));
-        next = u64::from(chosen - first) + 1;
-        ports.push(chosen);
-    }
-    Ok(ports)
-}
-
-/// Why the node would not take the job even if nothing else ran on it.
-pub fn refusal_when_empty(spec: &JobSpec, node: &Node) -> Option<Refusal> {
-    static_refusal(spec, node)
-}
-
-/// What the nodes say to one more replica of a job.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Explanation {
-    /// Nodes that would take it now.
-    pub fits: Vec<NodeName>,
-    /// Why the others would not.
-    pub refusals: Refusals,
-    /// No node would take it even if nothing else ran: it can never run on these nodes.
-    pub never: bool,
-}
-
-/// Asks every node about one more replica of a job.
-pub fn explain(state: &State, spec: &JobSpec) -> Explanation {
-    let id = spec.id();
-    let crowd = Crowd::new(state, &id, spec);
-    let ask = Ask { id: &id, version: 0, spec, index: u32::MAX, node: None, previous: None };
-    let mut explanation = Explanation { never: true, ..Explanation::default() };
-    for node in state.nodes() {
-        if static_refusal(spec, node).is_none() {
-            explanation.never = false;
-        }
-        let refused = refusal::before_use(spec, node).or_else(|| {
-            let used = state.node_use(&node.name);
-            refusal::in_use(&ask, node, &used, &crowd)
-                .or_else(|| choose_ports(&ask, node, &used).err())
-        });
-        match refused {
-            None => explanation.fits.push(node.name.clone()),
-            Some(refusal) => explanation.refusals.add(refusal),
-        }
-    }
-    explanation
 }

@@ -137,7 +137,7 @@ impl fmt::Display for Refusals {
 }
 
 /// What would keep the job off the node even if nothing else ran on it.
-pub(crate) fn static_refusal(spec: &JobSpec, node: &Node) -> Option<Refusal> {
+pub fn refusal_when_empty(spec: &JobSpec, node: &Node) -> Option<Refusal> {
     for rule in &spec.placement.require {
         if !rule.holds(node) {
             return Some(Refusal::Constraint { rule: rule.to_string() });
@@ -171,7 +171,7 @@ pub(super) fn before_use(spec: &JobSpec, node: &Node) -> Option<Refusal> {
     if !node.eligible {
         return Some(Refusal::NotEligible);
     }
-    static_refusal(spec, node)
+    refusal_when_empty(spec, node)
 }
 
 /// What keeps it off because of what is in use there.

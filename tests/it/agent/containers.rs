@@ -370,3 +370,63 @@ async fn a_throw_away_agent_leaves_nothing_behind() {
     assert!(docker(&["container", "inspect", &id_of(&first)]).is_err());
     assert_eq!(std::fs::read_dir(dir.path().join("agent/tasks")).unwrap().count(), 0);
 }
+
+/// The engine behind a socket of the test's own, which comes and goes.
+struct Door {
+    socket: std::path::PathBuf,
+    open: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Door {
+    fn open(&mut self) {
+        let listener = tokio::net::UnixListener::bind(&self.socket).unwrap();
+        self.open = Some(tokio::spawn(async move {
+            let mut lines = tokio::task::JoinSet::new();
+            while let Ok((mut near, _)) = listener.accept().await {
+                lines.spawn(async move {
+                    let mut far =
+                        tokio::net::UnixStream::connect("/var/run/docker.sock").await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                });
+            }
+        }));
+    }
+
+    async fn close(&mut self) {
+        let open = self.open.take().unwrap();
+        open.abort();
+        let _ = open.await;
+        std::fs::remove_file(&self.socket).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_may_come_late_and_go_for_a_while() {
+    let name = need_image();
+    let leader = Leader::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut door = Door { socket: dir.path().join("socket"), open: None };
+    let _agent = Agent::start_with(&leader, RuntimeChoice::Auto, |config| {
+        config.docker_socket = Some(door.socket.display().to_string());
+    });
+    let (_, spec) = leader.hello_number(1).await;
+    assert_eq!(spec.runtimes, ["process".to_owned()].into());
+    let order = service(1, vec![task("web", image(name), shell("while :; do sleep 0.1; done"))]);
+    leader.assign(std::slice::from_ref(&order));
+    door.open();
+    let (_, spec) = leader.hello_number(2).await;
+    assert!(spec.runtimes.contains("docker") && spec.attributes.contains_key("docker.version"));
+    let before = leader.report_that(1, "running", running).await;
+
+    door.close().await;
+    docker(&["kill", &id_of(&before)]).unwrap();
+    leader.heartbeats(3).await;
+    assert!(!runs(&id_of(&before)), "nobody can start it");
+    door.open();
+    leader
+        .report_that(1, "running again", |report| {
+            running(report) && report.tasks.values().all(|task| task.restarts == 1)
+        })
+        .await;
+    assert_eq!(leader.hellos().len(), 2, "a short absence is no news");
+}

@@ -270,3 +270,22 @@ async fn an_agent_that_does_not_read_is_cut_off_and_holds_up_nobody() {
     server.run(1).await;
     other.order_to_run().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restore_agents_are_told_everything_anew() {
+    let server = one(config()).await;
+    let mut agent = FakeAgent::attach(&server.addr, &node("n1")).await.unwrap();
+    agent.sync().await;
+    let mut saved = Vec::new();
+    let before = server.consensus.views().borrow().state.clone();
+    orch::state::snapshot::write(&before, &mut saved).unwrap();
+    server.run(1).await;
+    agent.order_to_run().await;
+
+    let (length, checksum) = (saved.len() as u64, xxhash_rust::xxh3::xxh3_64(&saved));
+    server.propose(Command::RestoreChunk { offset: 0, bytes: saved }).await;
+    server.propose(Command::RestoreCommit { length, checksum }).await;
+    assert_eq!(agent.sync().await, v1::Sync::default());
+    server.run(1).await;
+    agent.order_to_run().await;
+}

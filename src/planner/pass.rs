@@ -1,0 +1,133 @@
+//! One pass: every planner looks, then what they ask for is placed and put into commands.
+
+use std::collections::BTreeSet;
+
+use super::scheduler::{Ask, Fleet, Refusals};
+use super::{Inputs, Plan, Scope, Unplaced, cleanup, drain, liveness, replicas, rollout};
+use crate::limits::PLACEMENTS_PER_COMMAND_MAX;
+use crate::model::allocation::StopReason;
+use crate::model::name::{AllocId, JobId};
+use crate::state::{Command, Job, Placements, State};
+
+/// What planners of one pass hand to one another.
+pub(super) struct Pass<'s> {
+    pub(super) state: &'s State,
+    pub(super) inputs: &'s Inputs,
+    pub(super) plan: Plan,
+    pub(super) asks: Vec<Ask<'s>>,
+    stops: Vec<(AllocId, StopReason)>,
+}
+
+impl<'s> Pass<'s> {
+    pub(super) fn stop(&mut self, alloc: AllocId, reason: StopReason) {
+        self.stops.push((alloc, reason));
+    }
+
+    fn jobs(&self, scope: &Scope) -> Vec<(&'s JobId, &'s Job)> {
+        if scope.all {
+            return self.state.jobs().map(|(id, job)| (id, &**job)).collect();
+        }
+        let state = self.state;
+        scope
+            .jobs
+            .iter()
+            .filter_map(|id| state.jobs_from(id).next())
+            .filter(|(id, _)| scope.jobs.contains(*id))
+            .map(|(id, job)| (id, &**job))
+            .collect()
+    }
+
+    /// How many of the job's places are without a healthy replica now: what a promise such as
+    /// "one at a time" counts.
+    pub(super) fn in_flight(&self, id: &JobId, job: &Job) -> u32 {
+        let healthy = self
+            .state
+            .allocs_of(id)
+            .filter(|alloc| alloc.healthy() && job.runs_current(alloc.version))
+            .filter(|alloc| {
+                let since = self.inputs.now.since(alloc.health_since);
+                since >= job.spec().update.min_healthy
+            })
+            .count() as u32;
+        let old = self
+            .state
+            .allocs_of(id)
+            .filter(|alloc| alloc.healthy() && !job.runs_current(alloc.version));
+        job.replicas().saturating_sub(healthy + old.count() as u32)
+    }
+}
+
+/// One pass of all planners.
+pub fn plan(state: &State, inputs: &Inputs, scope: &Scope) -> Plan {
+    let plan = Plan::default();
+    let mut pass = Pass { state, inputs, plan, stops: Vec::new(), asks: Vec::new() };
+    liveness::look(&mut pass);
+    if !pass.plan.commands.is_empty() {
+        // What to do about it is planned on the state that knows of it.
+        return pass.plan;
+    }
+    let jobs = pass.jobs(scope);
+    for (id, job) in &jobs {
+        replicas::look(&mut pass, id, job);
+        rollout::look(&mut pass, id, job);
+    }
+    drain::look(&mut pass);
+    for (id, job) in &jobs {
+        cleanup::look(&mut pass, id, job);
+    }
+    if scope.all {
+        cleanup::replies(&mut pass);
+    }
+    let Pass { mut plan, mut stops, asks, .. } = pass;
+    if !stops.is_empty() {
+        stops.sort_by_key(|(alloc, _)| *alloc);
+        stops.dedup_by_key(|(alloc, _)| *alloc);
+        plan.commands.push(Command::StopAllocs { stops });
+    }
+    place(state, asks, &mut plan);
+    plan
+}
+
+/// Finds a node for each ask, the most important first.
+fn place(state: &State, mut asks: Vec<Ask<'_>>, plan: &mut Plan) {
+    if asks.is_empty() {
+        return;
+    }
+    asks.sort_by(|left, right| {
+        let key = |ask: &Ask<'_>| (std::cmp::Reverse(ask.spec.priority), ask.id.clone(), ask.index);
+        key(left).cmp(&key(right))
+    });
+    let mut fleet = Fleet::new(state);
+    let mut placements = Placements::default();
+    let mut full: BTreeSet<JobId> = BTreeSet::new();
+    for ask in asks {
+        // Where one replica found no room, its equals find none either.
+        let equal = ask.node.is_none();
+        if equal && full.contains(ask.id) {
+            if let Some(unplaced) = plan.unplaced.get_mut(ask.id) {
+                unplaced.count += 1;
+            }
+            continue;
+        }
+        match fleet.place(&ask) {
+            Ok(row) => placements.push(row),
+            Err(refusals) => {
+                let known = plan
+                    .unplaced
+                    .entry(ask.id.clone())
+                    .or_insert_with(|| Unplaced { count: 0, refusals: Refusals::default() });
+                known.count += 1;
+                known.refusals = refusals;
+                if equal {
+                    full.insert(ask.id.clone());
+                }
+            }
+        }
+        if placements.len() == PLACEMENTS_PER_COMMAND_MAX {
+            plan.commands.push(Command::Place(Box::new(std::mem::take(&mut placements))));
+        }
+    }
+    if !placements.is_empty() {
+        plan.commands.push(Command::Place(Box::new(placements)));
+    }
+}
