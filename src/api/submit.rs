@@ -62,27 +62,8 @@ impl<S: Send + Sync> FromRequest<S> for JobFile {
             let place = error.utf8_error().valid_up_to();
             Problem::invalid(format!("the job file is no UTF-8 text: byte {place} can't be read"))
         })?;
-        let format = format.unwrap_or_else(|| guess(&text));
+        let format = format.unwrap_or_else(|| Format::of_text(&text));
         Ok(Self { text, format })
-    }
-}
-
-/// JSON begins with a bracket; TOML's first line of substance is a table or has `=` before any
-/// colon; the rest is YAML.
-fn guess(text: &str) -> Format {
-    let lines = text.lines().map(str::trim);
-    let Some(first) = lines.into_iter().find(|line| !line.is_empty() && !line.starts_with('#'))
-    else {
-        return Format::Yaml;
-    };
-    let assigned = first.find('=').is_some_and(|at| first.find(':').is_none_or(|colon| at < colon));
-    let table = first.starts_with('[') && first.ends_with(']') && !first.contains([',', '"', '{']);
-    if first.starts_with('{') || (first.starts_with('[') && !table) {
-        Format::Json
-    } else if assigned || table {
-        Format::Toml
-    } else {
-        Format::Yaml
     }
 }
 
@@ -144,24 +125,4 @@ async fn warn(context: &Context, spec: Arc<JobSpec>) -> Result<Vec<String>, Prob
 fn key_of_part(key: &str, part: usize) -> String {
     debug_assert!(key.len() <= IDEMPOTENCY_KEY_CHARS_MAX);
     format!("{key} {part}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_format_is_found_out() {
-        for (text, format) in [
-            ("job: web\nimage: a=b\n", Format::Yaml),
-            ("# a job\n\n---\njob: web\n", Format::Yaml),
-            ("{ \"job\": \"web\" }", Format::Json),
-            ("[{ \"job\": \"web\" }]", Format::Json),
-            ("# a job\njob = \"web\"\n", Format::Toml),
-            ("[resources]\ncpu = 1\n", Format::Toml),
-            ("", Format::Yaml),
-        ] {
-            assert_eq!(guess(text), format, "{text}");
-        }
-    }
 }

@@ -391,33 +391,4 @@ fn exit_of(status: StatusCode, problem: &ProblemDetails) -> Exit {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::api::view::query::{Exec, JobLogs};
-
-    #[test]
-    fn addresses_may_leave_out_the_scheme() {
-        let urls = servers("127.0.0.1:7400, https://b:7400/").unwrap();
-        let texts: Vec<_> = urls.iter().map(Url::as_str).collect();
-        assert_eq!(texts, ["http://127.0.0.1:7400/", "https://b:7400/"]);
-        for bad in ["", ",", "ftp://a", "http://", "a b"] {
-            assert!(servers(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn paths_and_parameters_are_escaped() {
-        let server = Url::parse("http://a:1").unwrap();
-        let query = JobLogs { project: Some("shop".into()), tail: Some(5), ..JobLogs::default() };
-        let path = ["jobs".to_owned(), "a b".to_owned(), "logs".to_owned()];
-        assert_eq!(
-            url(&server, &path, &pairs(&query)).as_str(),
-            "http://a:1/v1/jobs/a%20b/logs?project=shop&tail=5"
-        );
-        let query = Exec { command: vec!["a&b".into(), "c".into()], tty: true, ..Exec::default() };
-        let pairs = pairs(&query);
-        assert_eq!(pairs.len(), 3);
-        let url = url(&server, &["x".to_owned()], &pairs);
-        assert!(url.query().unwrap().contains("command=a%26b&command=c"), "{url}");
-    }
-}
+mod tests;

@@ -80,7 +80,7 @@ fn read(path: &Path, project: &ProjectName) -> Result<JobFile, Failure> {
         let at = error.utf8_error().valid_up_to();
         Failure::failed(format!("{name} is no text: byte {at} is not UTF-8"))
     })?;
-    let format = if stdin { guess(&text) } else { Format::of_file_name(&name) };
+    let format = if stdin { Format::of_text(&text) } else { Format::of_file_name(&name) };
     match job_file::read_in(&text, format, project) {
         Ok(jobs) => Ok(JobFile { name, text, format, jobs }),
         Err(problems) => {
@@ -102,20 +102,6 @@ fn bytes(path: &Path, stdin: bool) -> std::io::Result<Vec<u8>> {
         std::fs::File::open(path)?.take(most).read_to_end(&mut bytes)?;
     }
     Ok(bytes)
-}
-
-/// JSON begins with a brace or bracket; TOML is what TOML can read and YAML can't.
-fn guess(text: &str) -> Format {
-    let trimmed = text.trim_start();
-    if trimmed.starts_with(['{', '['])
-        && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
-    {
-        return Format::Json;
-    }
-    match toml::from_str::<toml::Table>(text) {
-        Ok(table) if !table.is_empty() => Format::Toml,
-        _ => Format::Yaml,
-    }
 }
 
 /// Each problem as a compiler tells it: the place, the message, the line with a mark.
@@ -198,15 +184,6 @@ mod tests {
         assert!(twice.what.contains("job a is in"), "{twice}");
         let missing = read_all(&["/nowhere/at-all.yaml".into()], &ProjectName::default());
         assert_eq!(missing.unwrap_err().exit, Exit::FAILED);
-    }
-
-    #[test]
-    fn the_format_of_stdin_is_guessed() {
-        assert_eq!(guess("job: a\nimage: b\n"), Format::Yaml);
-        assert_eq!(guess("{\"job\": \"a\"}"), Format::Json);
-        assert_eq!(guess("{job: a}"), Format::Yaml);
-        assert_eq!(guess("job = \"a\"\n"), Format::Toml);
-        assert_eq!(guess(""), Format::Yaml);
     }
 
     #[test]

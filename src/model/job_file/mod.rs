@@ -23,7 +23,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-pub use self::format::Format;
+pub use format::Format;
 pub use keys::{KNOWN as KNOWN_KEYS, Key};
 
 use self::reader::Report;

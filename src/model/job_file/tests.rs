@@ -1,4 +1,4 @@
-//! What the reader takes, and each of its complaints.
+//! Job files with their problems, as users see them.
 
 use proptest::prelude::*;
 
