@@ -289,7 +289,8 @@ async fn a_fresh_member_gets_a_snapshot_while_writes_go_on() {
     };
     eventually("the log's beginning is purged", async || first.consensus.log_begins_at() > 100)
         .await;
-    let second = open(dirs[1].path(), "s2", &[first.addr.clone()], tuning.clone()).await;
+    let second =
+        open(dirs[1].path(), "s2", std::slice::from_ref(&first.addr), tuning.clone()).await;
     assert_eq!(second.roles().await[1].1, "follower");
     assert!(second.consensus.log_begins_at() > 0, "it came with a snapshot");
     writing.abort();

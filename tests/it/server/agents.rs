@@ -25,7 +25,7 @@ async fn a_job_is_ordered_reported_and_stopped() {
     let mut agent = FakeAgent::attach(&server.addr, &node("n1")).await.unwrap();
     assert_ne!(agent.welcome.cluster_id, 0);
     assert!(agent.welcome.term > 0);
-    assert_eq!(agent.welcome.servers, [server.addr.clone()]);
+    assert_eq!(agent.welcome.servers, std::slice::from_ref(&server.addr));
     assert_eq!(agent.sync().await, v1::Sync::default());
     assert_eq!(server.handle.connected(), 1);
     assert_eq!(server.metrics.agents_connected.get(), 1);

@@ -345,11 +345,8 @@ impl World {
 
     fn describe(&self) -> String {
         let rafts = SERVERS.map(|id| self.raft(id));
-        let words = rafts.iter().flatten().map(|raft| {
-            let metrics = raft.metrics();
-            let words = metrics.borrow_watched().to_string();
-            words
-        });
+        let metrics: Vec<_> = rafts.iter().flatten().map(|raft| raft.metrics()).collect();
+        let words = metrics.iter().map(|metrics| metrics.borrow_watched().to_string());
         words.collect::<Vec<_>>().join("\n")
     }
 }
