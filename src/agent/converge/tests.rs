@@ -428,7 +428,7 @@ fn an_older_order_changes_nothing_and_a_newer_one_wins() {
     bench.order(Vec::new(), vec![(1, 6)]);
     bench.order(vec![service(1, 5)], Vec::new());
     bench.settle();
-    assert_eq!(bench.report(1).status, AllocStatus::Stopped);
+    assert_eq!((bench.report(1).status, bench.report(1).generation), (AllocStatus::Stopped, 6));
     bench.order(vec![service(1, 7)], Vec::new());
     bench.settle();
     assert_eq!((bench.report(1).status, bench.report(1).generation), (AllocStatus::Running, 7));

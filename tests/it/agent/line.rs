@@ -33,16 +33,15 @@ async fn an_agent_finds_the_leader_and_comes_back_to_it() {
 async fn a_leader_of_an_older_term_is_refused() {
     let (old, new) = (Leader::start().await, Leader::start().await);
     new.set_term(5);
-    let _agent = Agent::start_with(&new, RuntimeChoice::Process, |config| {
-        config.servers.push(old.address.to_string());
-    });
-    new.hello_number(1).await;
-    let order = service(1, vec![task("web", Process, shell("sleep 600"))]);
-    old.assign(&[order]);
-    new.hang_up();
-    // It may come to the old one first; it stays with the new one.
-    let count = new.hellos().len();
-    new.hello_number(count + 1).await;
+    old.assign(&[service(1, vec![task("web", Process, shell("sleep 600"))])]);
+    let agent = Agent::start(&new, RuntimeChoice::Process);
+    // Heard of it, so its word is kept.
+    new.heartbeats(1).await;
+    let _agent = agent.again(&old, RuntimeChoice::Process).await;
+    let (hello, _) = old.hello_number(1).await;
+    assert_eq!(hello.term, 5);
+    // It asks again and again, and takes no orders.
+    old.hello_number(3).await;
     assert!(old.report(1).is_none());
 }
 
