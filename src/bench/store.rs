@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 use super::Spread;
 use crate::clock::SystemClock;
@@ -231,12 +231,11 @@ impl Cluster {
             let (consensus, services) =
                 Consensus::open(config, SystemClock::shared(), metrics).await?;
             cluster.doors.push(tokio::spawn(async move {
-                let server = Server::builder()
-                    .tcp_nodelay(true)
-                    .add_service(services.raft)
-                    .add_service(services.cluster);
+                let server =
+                    Server::builder().add_service(services.raft).add_service(services.cluster);
+                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
                 // It ends when the cluster does.
-                let _ = server.serve_with_incoming(TcpListenerStream::new(listener)).await;
+                let _ = server.serve_with_incoming(incoming).await;
             }));
             consensus.start().await?;
             cluster.servers.push(consensus);

@@ -12,8 +12,8 @@ use orch::state::{Command, Request};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 /// For whatever a test waits for; far longer than it takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -59,7 +59,7 @@ async fn open_at(
             .await
             .map_err(|error| error.to_string())?;
     let door = tokio::spawn(async move {
-        let incoming = TcpListenerStream::new(listener);
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let server = Server::builder().add_service(services.raft).add_service(services.cluster);
         let _ = server.serve_with_incoming(incoming).await;
     });
