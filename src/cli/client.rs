@@ -152,12 +152,17 @@ impl Client {
     pub(super) fn new(addresses: &str, clock: SharedClock) -> Result<Self, Failure> {
         let servers = servers(addresses)?;
         super::command::install_crypto();
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            // A cluster is not behind the proxy for the world outside.
-            .no_proxy()
-            .user_agent(concat!("orch/", env!("CARGO_PKG_VERSION")))
+        let builder = || {
+            reqwest::Client::builder()
+                .connect_timeout(CONNECT_TIMEOUT)
+                // A cluster is not behind the proxy for the world outside.
+                .no_proxy()
+                .user_agent(concat!("orch/", env!("CARGO_PKG_VERSION")))
+        };
+        // An image of the binary alone has no CA certificates, and http needs none.
+        let http = builder()
             .build()
+            .or_else(|_| builder().tls_certs_only([]).build())
             .map_err(|error| Failure::failed(format!("can't make a client: {error}")))?;
         Ok(Self { http, servers, current: Arc::default(), clock })
     }
