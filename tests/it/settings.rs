@@ -138,3 +138,12 @@ fn help_version_and_completion() {
         orch(&["completion", shell]).ok().says(&["orch"]);
     }
 }
+
+#[test]
+fn the_client_needs_no_ca_certificates_for_http() {
+    // As in an image of the static binary alone.
+    let nowhere = [("SSL_CERT_FILE", "/nonexistent"), ("SSL_CERT_DIR", "/nonexistent")];
+    let nobody = format!("http://{}", LoopbackAddress::next().port(7400));
+    let output = orch_with(&nowhere, &["--addr", &nobody, "ps"], b"");
+    output.code(1).says(&[&nobody]);
+}
