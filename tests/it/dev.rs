@@ -99,7 +99,7 @@ fn with_a_data_dir_work_runs_on_and_is_found_again() {
         if crate::support::docker::runs(&before) { Err("it runs".to_owned()) } else { Ok(()) }
     });
     // dev ends with this test, before it may forget the job and remove what has ended.
-    crate::support::docker::docker(&["rm", "--force", &before]).ok();
+    let _ = crate::support::docker::docker(&["rm", "--force", &before]);
 }
 
 #[test]
