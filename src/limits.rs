@@ -70,6 +70,8 @@ pub const ENDED_ALLOCATION_KEPT_MS: u64 = 60 * 60 * 1000;
 pub const OUTPUT_TAIL_BYTES_MAX: usize = 2048;
 /// Bytes of one message about an allocation.
 pub const MESSAGE_BYTES_MAX: usize = 2048;
+/// Allocations in one command that asks them to end, or forgets them.
+pub const STOPS_PER_COMMAND_MAX: usize = 16_384;
 /// Placements in one command.
 pub const PLACEMENTS_PER_COMMAND_MAX: usize = 4096;
 
@@ -171,6 +173,8 @@ pub const ORDERS_BYTES: usize = 1 << 20;
 pub const HUB_QUEUE_MAX: usize = 1024;
 /// Allocation reports in one message of an agent.
 pub const REPORTS_PER_MESSAGE_MAX: usize = 512;
+/// Bytes of texts in the reports of one message, from which on it takes no further one.
+pub const REPORTS_BYTES: usize = 2 << 20;
 /// Sessions (logs, exec) open at once on one agent.
 pub const AGENT_SESSIONS_MAX: usize = 256;
 /// Sessions open at once through one server.

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::limits::REPORTS_PER_MESSAGE_MAX;
-use crate::model::allocation::AllocReport;
+use crate::limits::{REPORTS_BYTES, REPORTS_PER_MESSAGE_MAX};
+use crate::model::allocation::{AllocReport, TaskState};
 use crate::model::name::AllocId;
 
 /// Reports that wait, and those that are on their way.
@@ -26,8 +26,10 @@ impl Outbox {
         if !self.sent.is_empty() || self.waiting.is_empty() {
             return None;
         }
-        while self.sent.len() < REPORTS_PER_MESSAGE_MAX {
+        let mut weight = 0;
+        while self.sent.len() < REPORTS_PER_MESSAGE_MAX && weight < REPORTS_BYTES {
             let Some((id, report)) = self.waiting.pop_first() else { break };
+            weight += text_bytes(&report);
             self.sent.insert(id, report);
         }
         self.sequence += 1;
@@ -57,6 +59,12 @@ impl Outbox {
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.sent.is_empty()
     }
+}
+
+/// Bytes of a report's texts, which are what makes one large.
+fn text_bytes(report: &AllocReport) -> usize {
+    let of_task = |task: &TaskState| task.error.len() + task.output_tail.len();
+    report.message.len() + report.tasks.values().map(of_task).sum::<usize>()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use tokio::sync::mpsc;
@@ -157,7 +157,14 @@ impl Upload {
         let bytes = std::mem::replace(&mut self.held, rest);
         self.sum.update(&bytes);
         let command = Command::RestoreChunk { offset: self.sent, bytes };
-        self.context.propose(None, command).await?;
+        let proposed = self.context.propose(None, command).await;
+        if let Err(problem) = &proposed
+            && problem.status == StatusCode::CONFLICT
+        {
+            // The pieces that are there now are somebody else's.
+            self.done = true;
+        }
+        proposed?;
         self.sent += length as u64;
         Ok(())
     }

@@ -66,7 +66,7 @@ impl Core {
             let message = format!("{} requests are no batch", requests.len());
             return Err(CallError::Refused(message));
         }
-        let mut writer = BatchWriter::new(self.clock.now());
+        let mut writer = BatchWriter::new(self.state_time());
         for request in requests {
             let fits = request.len() <= REQUEST_BYTES_MAX && writer.has_room(request.len());
             // What can't be read would stop every server when it is applied.

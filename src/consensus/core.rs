@@ -24,6 +24,7 @@ use super::state_machine::StateMachine;
 use super::types::{StoredMembership, TypeConfig};
 use crate::clock::SharedClock;
 use crate::model::server::Server;
+use crate::model::time::{Millis, Timestamp};
 use crate::observe::metrics::Metrics;
 
 /// Someone who waits for a linearizable view.
@@ -54,6 +55,8 @@ pub(super) struct Core {
     pub(super) stopping: CancellationToken,
     pub(super) tasks: TaskTracker,
     pub(super) clock: SharedClock,
+    /// Milliseconds by which this server's clock is behind the state's time; see `state_time`.
+    pub(super) behind: AtomicU64,
     pub(super) metrics: Metrics,
     pub(super) offload: Offload,
 }
@@ -99,6 +102,18 @@ impl Core {
     pub(super) fn other_leader(&self) -> Option<Server> {
         let leader = self.leadership.borrow().leader.clone();
         leader.filter(|leader| leader.id != self.me.id)
+    }
+
+    /// The time of day, but never behind the state's, and always going on: a leader before this
+    /// one may have had a clock that was ahead.
+    pub(super) fn state_time(&self) -> Timestamp {
+        self.clock.now() + Millis(self.behind.load(Ordering::Relaxed))
+    }
+
+    /// Finds out how far this server's clock is behind the state's time, as it begins to lead.
+    pub(super) fn take_over_time(&self) {
+        let behind = self.view().state.stamp().at.since(self.clock.now());
+        self.behind.store(behind.0, Ordering::Relaxed);
     }
 
     pub(super) async fn ask(

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use super::core::Core;
 use super::peers::{Answer, Call, CallError};
 use super::proposer::Pending;
-use crate::limits::RESTORE_CHUNK_BYTES;
 use crate::model::server::Server;
-use crate::state::{Command, Rejected, RejectedCode, Reply, Request, State, codec, snapshot};
+use crate::model::time::Timestamp;
+use crate::state::{Rejected, RejectedCode, Reply, Request, State, codec};
 
 /// For an answer from a member that is up.
 const STATUS_TIMEOUT: Duration = Duration::from_millis(700);
@@ -290,36 +290,9 @@ impl Consensus {
         Ok((index, self.core.offload.run(move || state.checksum()).await?))
     }
 
-    /// The bytes of a linearizable picture of the state, for `orch snapshot save`.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub async fn save_snapshot(&self) -> Result<Vec<u8>, ReadError> {
-        let view = self.read(Consistency::Linearizable).await?;
-        let written = self.core.offload.run(move || {
-            let mut bytes = Vec::new();
-            snapshot::write(&view.state, &mut bytes).map(|()| bytes)
-        });
-        match written.await {
-            Ok(Ok(bytes)) => Ok(bytes),
-            Ok(Err(error)) => Err(ReadError::Stopping(error.to_string())),
-            Err(error) => Err(ReadError::Stopping(error.to_string())),
-        }
-    }
-
-    /// Puts a saved snapshot in the place of the state, through the log.
-    ///
-    /// # Errors
-    /// If it is damaged, too large, or someone else restores at the same time.
-    pub async fn restore_snapshot(&self, bytes: &[u8]) -> Result<Committed, ProposeError> {
-        let mut offset = 0;
-        for chunk in bytes.chunks(RESTORE_CHUNK_BYTES) {
-            let command = Command::RestoreChunk { offset, bytes: chunk.to_vec() };
-            self.propose(command.into()).await?;
-            offset += chunk.len() as u64;
-        }
-        let checksum = xxhash_rust::xxh3::xxh3_64(bytes);
-        self.propose(Command::RestoreCommit { length: offset, checksum }.into()).await
+    /// The time that the state lives in: the time of day, unless a leader's clock was ahead of it.
+    pub fn state_time(&self) -> Timestamp {
+        self.core.state_time()
     }
 
     /// Waits until this server can't go on, and says why. The process must end then.

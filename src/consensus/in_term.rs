@@ -38,7 +38,7 @@ impl Consensus {
         let mut decided = Decided { replies: Vec::with_capacity(requests.len()), index: 0 };
         let mut rest = encoded.as_slice();
         while !rest.is_empty() {
-            let mut writer = BatchWriter::new(core.clock.now());
+            let mut writer = BatchWriter::new(core.state_time());
             while let Some((first, others)) = rest.split_first()
                 && writer.has_room(first.len())
             {

@@ -71,6 +71,9 @@ pub(super) async fn follow_raft(core: Arc<Core>, leadership: watch::Sender<Leade
             if *known == now {
                 return false;
             }
+            if now.ready && !known.ready {
+                core.take_over_time();
+            }
             let id = |leader: &Option<Server>| leader.as_ref().map(|leader| leader.id);
             if now.leader.is_some() && id(&known.leader) != id(&now.leader) {
                 core.metrics.raft_leader_changes.inc();
@@ -236,8 +239,8 @@ pub(super) async fn compare_checksums(core: Arc<Core>) {
         let Some(leader) = core.other_leader() else { continue };
         let asked = core.ask(&leader, Call::Status, true, ASK_TIMEOUT).await;
         let Ok(Answer::Status(theirs)) = asked else { continue };
-        if theirs.checksum_index == 0 {
-            // It has none yet: it has just started.
+        // It has none yet: it has just started. Or another release encodes the state otherwise.
+        if theirs.checksum_index == 0 || theirs.version != env!("CARGO_PKG_VERSION") {
             continue;
         }
         let known = core.checksums.borrow().clone();

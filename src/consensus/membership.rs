@@ -133,6 +133,10 @@ impl Core {
     ) -> Result<Option<Change>, CallError> {
         let member = Member::from(server);
         let name = &member.name;
+        if self.view().state.retired_server(server.id).is_some() {
+            // It was taken out while it was being taken in.
+            return Err(CallError::Retired(format!("server {name} was removed meanwhile")));
+        }
         match by_name(membership, name) {
             Some((id, _)) if id != server.id => {
                 return Err(CallError::Refused(format!(
@@ -243,7 +247,7 @@ impl Core {
     pub(super) async fn write_one(&self, command: Command) -> Result<(), CallError> {
         let request = codec::encode_request(&command.into())
             .map_err(|error| CallError::Refused(error.to_string()))?;
-        let mut writer = BatchWriter::new(self.clock.now());
+        let mut writer = BatchWriter::new(self.state_time());
         writer.push(&request);
         let deadline = Instant::now() + self.tuning().propose_deadline;
         let (_, replies) = self.write(writer.finish().into(), deadline).await?;

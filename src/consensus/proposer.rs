@@ -45,7 +45,7 @@ pub(super) async fn run(core: Arc<Core>, mut queue: mpsc::Receiver<Pending>) {
             Some(()) = in_flight.next(), if !in_flight.is_empty() => {}
             first = next(&mut held, &mut queue), if may_send => {
                 let Some(first) = first else { break };
-                let mut writer = BatchWriter::new(core.clock.now());
+                let mut writer = BatchWriter::new(core.state_time());
                 writer.push(&first.request);
                 let mut batch = vec![first];
                 while let Ok(pending) = queue.try_recv() {

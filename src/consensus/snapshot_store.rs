@@ -36,6 +36,22 @@ struct Inner {
 pub struct SnapshotData {
     store: SnapshotStore,
     name: String,
+    /// Held while it is not in place.
+    unfinished: Option<Arc<Unfinished>>,
+}
+
+/// The file of a snapshot that may never come to its end: it goes with the last who holds it. Once
+/// it is in place its name is another, and there is nothing to remove.
+#[derive(Debug)]
+struct Unfinished {
+    directory: Arc<dyn Directory>,
+    name: String,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let _ = self.directory.remove(&self.name);
+    }
 }
 
 impl SnapshotStore {
@@ -72,7 +88,10 @@ impl SnapshotStore {
     pub fn current(&self) -> Option<(SnapshotMeta, SnapshotData)> {
         let current = self.0.current.lock().unwrap_or_else(PoisonError::into_inner);
         let (meta, name) = current.as_ref()?;
-        Some((meta.clone(), SnapshotData { store: self.clone(), name: name.clone() }))
+        Some((
+            meta.clone(),
+            SnapshotData { store: self.clone(), name: name.clone(), unfinished: None },
+        ))
     }
 
     /// Begins a new snapshot, which is nothing until it is finished and promoted.
@@ -83,13 +102,15 @@ impl SnapshotStore {
         let number = self.0.counter.fetch_add(1, Ordering::Relaxed);
         let name = format!("{number}{UNFINISHED}");
         let mut file = self.0.directory.create(&name)?;
+        let directory = self.0.directory.clone();
+        let unfinished = Some(Arc::new(Unfinished { directory, name: name.clone() }));
         let head = codec::to_bytes(meta).map_err(io::Error::other)?;
         file.write_all(MAGIC)?;
         file.write_all(&VERSION.to_be_bytes())?;
         file.write_all(&(head.len() as u32).to_be_bytes())?;
         file.write_all(&crc32fast::hash(&head).to_be_bytes())?;
         file.write_all(&head)?;
-        let data = SnapshotData { store: self.clone(), name };
+        let data = SnapshotData { store: self.clone(), name, unfinished };
         Ok(SnapshotWriter { file, block: Vec::new(), length: 0, data })
     }
 
@@ -117,15 +138,14 @@ impl SnapshotStore {
             io::copy(&mut data.body()?, &mut writer)?;
             writer.finish()?
         };
-        if !data.name.ends_with(UNFINISHED) {
+        if data.unfinished.is_none() {
             return Ok(data);
         }
         let mut current = self.0.current.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, name)) = &*current
             && known.last_log_id >= meta.last_log_id
         {
-            let _ = self.0.directory.remove(&data.name);
-            return Ok(SnapshotData { store: self.clone(), name: name.clone() });
+            return Ok(SnapshotData { store: self.clone(), name: name.clone(), unfinished: None });
         }
         let (term, index) = meta.last_log_id.map_or((0, 0), |id| (id.leader_id.term, id.index));
         let name = format!("{term:020}-{index:020}{SUFFIX}");
@@ -135,7 +155,7 @@ impl SnapshotStore {
         {
             self.0.directory.remove(&old)?;
         }
-        Ok(SnapshotData { store: self.clone(), name })
+        Ok(SnapshotData { store: self.clone(), name, unfinished: None })
     }
 }
 

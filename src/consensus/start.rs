@@ -171,6 +171,7 @@ impl Consensus {
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             clock,
+            behind: AtomicU64::new(0),
             metrics,
             offload: parts.offload,
         });

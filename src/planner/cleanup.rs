@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::Pass;
 use crate::limits::{
     ENDED_ALLOCATION_KEPT_MS, ENDED_ALLOCATIONS_KEPT_PER_REPLICA, IDEMPOTENCY_KEPT_MS,
+    STOPS_PER_COMMAND_MAX,
 };
 use crate::model::job::JobKind;
 use crate::model::name::{AllocId, JobId};
@@ -33,6 +34,8 @@ pub(super) fn look(pass: &mut Pass<'_>, id: &JobId, job: &Job) {
         let surplus = ids.len().saturating_sub(ENDED_ALLOCATIONS_KEPT_PER_REPLICA);
         allocs.extend(&ids[..surplus]);
     }
+    // The rest goes with the next pass.
+    allocs.truncate(STOPS_PER_COMMAND_MAX);
     let jobs = if job.purged && live == 0 { vec![id.clone()] } else { Vec::new() };
     if allocs.is_empty() && jobs.is_empty() {
         return;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Pass;
+use super::rollout::wait_for_min_healthy;
 use super::scheduler::explain;
 use crate::model::allocation::{Allocation, StopReason};
 use crate::model::job::JobKind;
@@ -14,6 +15,11 @@ pub(super) fn look(pass: &mut Pass<'_>) {
     let state = pass.state;
     // Stops asked for in this pass count against each job's promise too.
     let mut asked: BTreeMap<&JobId, u32> = BTreeMap::new();
+    for (id, _) in &pass.stops {
+        if let Some(alloc) = state.alloc(*id).filter(|alloc| alloc.healthy()) {
+            *asked.entry(&alloc.job).or_default() += 1;
+        }
+    }
     for node in state.nodes() {
         let Some(drain) = &node.drain else { continue };
         let left: Vec<&Allocation> =
@@ -34,6 +40,8 @@ pub(super) fn look(pass: &mut Pass<'_>) {
             if overdue || (is_system(alloc) && only_system) || may_move(pass, alloc, node, &asked) {
                 pass.stop(alloc.id, StopReason::Drained);
                 *asked.entry(&alloc.job).or_default() += 1;
+            } else if let Some(job) = state.job(&alloc.job) {
+                wait_for_min_healthy(pass, &alloc.job, job);
             }
         }
     }

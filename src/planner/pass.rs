@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::scheduler::{Ask, Fleet, Refusals};
 use super::{Inputs, Plan, Scope, Unplaced, cleanup, drain, liveness, replicas, rollout};
-use crate::limits::PLACEMENTS_PER_COMMAND_MAX;
+use crate::limits::{PLACEMENTS_PER_COMMAND_MAX, REQUEST_BYTES_MAX, STOPS_PER_COMMAND_MAX};
 use crate::model::allocation::StopReason;
 use crate::model::name::{AllocId, JobId};
 use crate::state::{Command, Job, Placements, State};
@@ -15,7 +15,7 @@ pub(super) struct Pass<'s> {
     pub(super) inputs: &'s Inputs,
     pub(super) plan: Plan,
     pub(super) asks: Vec<Ask<'s>>,
-    stops: Vec<(AllocId, StopReason)>,
+    pub(super) stops: Vec<(AllocId, StopReason)>,
 }
 
 impl<'s> Pass<'s> {
@@ -82,11 +82,16 @@ pub fn plan(state: &State, inputs: &Inputs, scope: &Scope) -> Plan {
     if !stops.is_empty() {
         stops.sort_by_key(|(alloc, _)| *alloc);
         stops.dedup_by_key(|(alloc, _)| *alloc);
-        plan.commands.push(Command::StopAllocs { stops });
+        for stops in stops.chunks(STOPS_PER_COMMAND_MAX) {
+            plan.commands.push(Command::StopAllocs { stops: stops.to_vec() });
+        }
     }
     place(state, asks, &mut plan);
     plan
 }
+
+/// Bytes of a placement in the log beside its ports and devices.
+const ROW_BYTES: usize = 64;
 
 /// Finds a node for each ask, the most important first.
 fn place(state: &State, mut asks: Vec<Ask<'_>>, plan: &mut Plan) {
@@ -99,6 +104,7 @@ fn place(state: &State, mut asks: Vec<Ask<'_>>, plan: &mut Plan) {
     });
     let mut fleet = Fleet::new(state);
     let mut placements = Placements::default();
+    let mut weight = 0;
     let mut full: BTreeSet<JobId> = BTreeSet::new();
     for ask in asks {
         // Where one replica found no room, its equals find none either.
@@ -110,7 +116,11 @@ fn place(state: &State, mut asks: Vec<Ask<'_>>, plan: &mut Plan) {
             continue;
         }
         match fleet.place(&ask) {
-            Ok(row) => placements.push(row),
+            Ok(row) => {
+                // About what it takes in the log.
+                weight += ROW_BYTES + 3 * row.ports.len() + 5 * row.gpus.len();
+                placements.push(row);
+            }
             Err(refusals) => {
                 let known = plan
                     .unplaced
@@ -123,7 +133,8 @@ fn place(state: &State, mut asks: Vec<Ask<'_>>, plan: &mut Plan) {
                 }
             }
         }
-        if placements.len() == PLACEMENTS_PER_COMMAND_MAX {
+        if placements.len() == PLACEMENTS_PER_COMMAND_MAX || weight >= REQUEST_BYTES_MAX / 4 {
+            weight = 0;
             plan.commands.push(Command::Place(Box::new(std::mem::take(&mut placements))));
         }
     }

@@ -86,6 +86,8 @@ fn end_overdue<'a>(
     for alloc in allocs.filter(|alloc| alloc.wanted()) {
         let first_start = alloc.tasks.values().filter_map(|task| task.started_at).min();
         let Some(started) = first_start else { continue };
+        // By the node's clock, which may be behind: nothing starts before it is placed.
+        let started = started.max(alloc.created_at);
         let due = started + timeout;
         if due <= pass.inputs.now {
             pass.stop(alloc.id, StopReason::TimedOut);

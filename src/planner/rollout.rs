@@ -56,7 +56,7 @@ fn system_in_flight(pass: &Pass<'_>, id: &JobId, job: &Job) -> u32 {
 }
 
 /// Nothing tells us when a replica has been healthy for long enough but the clock.
-fn wait_for_min_healthy(pass: &mut Pass<'_>, id: &JobId, job: &Job) {
+pub(super) fn wait_for_min_healthy(pass: &mut Pass<'_>, id: &JobId, job: &Job) {
     let min_healthy = job.spec().update.min_healthy;
     let next = pass
         .state

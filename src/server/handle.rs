@@ -108,7 +108,6 @@ pub fn start(
         consensus: consensus.clone(),
         leadership: leadership.clone(),
         config,
-        clock: clock.clone(),
         metrics: metrics.clone(),
         peers: peers.clone(),
     };

@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 use super::handle::Config;
 use super::hub::Peers;
 use super::scope::Agenda;
-use crate::clock::SharedClock;
 use crate::consensus::{Consensus, Leadership, View};
 use crate::model::name::{JobId, NodeName};
 use crate::model::node::NodeState;
@@ -34,7 +33,6 @@ pub(super) struct Planners {
     /// Without leaders in doubt; see `majority`.
     pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) config: Config,
-    pub(super) clock: SharedClock,
     pub(super) metrics: Metrics,
     pub(super) peers: watch::Receiver<Peers>,
 }
@@ -145,7 +143,7 @@ impl Planners {
             agenda.put_back(scope);
             return Outcome { floor: view.applied_index, whole: false };
         };
-        let look_in = plan.next_look.map(|at| at.since(self.clock.now()).as_duration());
+        let look_in = plan.next_look.map(|at| at.since(self.consensus.state_time()).as_duration());
         let full_pass = self.config.full_pass.as_duration();
         agenda.planned(&scope, &plan, look_in, Instant::now(), full_pass);
         let outcome = self.carry_out(term, plan.commands, view.applied_index, agenda).await;
@@ -157,7 +155,7 @@ impl Planners {
 
     /// How long the node that has been silent longest has been silent; zero without ready nodes.
     fn oldest(&self, liveness: &Liveness, state: &State, now: Instant) -> Duration {
-        let (peers, time) = (self.peers.borrow(), self.clock.now());
+        let (peers, time) = (self.peers.borrow(), self.consensus.state_time());
         liveness
             .silence(state, &peers, now, time)
             .map(|(_, silent)| silent)
@@ -167,7 +165,7 @@ impl Planners {
 
     /// Planners are told only of nodes that are overdue: for the others this loop has the timer.
     fn inputs(&self, liveness: &Liveness, state: &State, now: Instant) -> Inputs {
-        let (peers, time) = (self.peers.borrow(), self.clock.now());
+        let (peers, time) = (self.peers.borrow(), self.consensus.state_time());
         let node_timeout = self.config.node_timeout;
         let last_heard = liveness
             .silence(state, &peers, now, time)

@@ -26,6 +26,15 @@ impl State {
         })
     }
 
+    /// Whether a lost allocation's room, ports and devices are still free on its node.
+    pub(super) fn fits_again(&self, alloc: &Allocation) -> bool {
+        let Some(node) = self.nodes.get(&alloc.node) else { return false };
+        let used = self.node_use(&alloc.node);
+        node.resources.minus(used.resources).lacks(alloc.reserved).is_none()
+            && !alloc.reserved_ports.iter().any(|port| used.ports.contains(port))
+            && !alloc.grant.gpus.iter().any(|gpu| used.gpus.contains(gpu))
+    }
+
     /// Whether the job would still want this allocation if it ran.
     pub(super) fn is_still_asked_for(&self, alloc: &Allocation) -> bool {
         self.jobs.get(&alloc.job).is_some_and(|job| {
@@ -232,7 +241,9 @@ impl Change<'_> {
         let Some(known) = self.state.allocs.get(&report.id) else { return };
         let stale = known.ended() || known.node != *node;
         let nonsense = matches!(report.status, AllocStatus::Pending | AllocStatus::Lost);
-        if stale || nonsense {
+        // It acted on an older order, and will report again under the newer one.
+        let outdated = report.generation < known.grant.generation;
+        if stale || nonsense || outdated {
             return;
         }
         let before = known.clone();

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::{Change, Event, NodeChange, Rejected, RejectedCode, Reply};
-use crate::model::allocation::AllocStatus;
+use crate::model::allocation::{AllocStatus, Desired};
 use crate::model::name::NodeName;
 use crate::model::node::{Drain, Node, NodeSpec, NodeState};
-use crate::model::time::Millis;
+use crate::model::time::{Millis, Timestamp};
 
 impl Change<'_> {
     pub(super) fn register_node(&mut self, spec: &NodeSpec) -> Result<Reply, Rejected> {
@@ -26,6 +26,8 @@ impl Change<'_> {
                 ),
             ));
         }
+        let lost_since =
+            known.as_ref().filter(|n| n.state != NodeState::Ready).map(|n| n.state_since);
         let change = match &known {
             None => NodeChange::Joined,
             Some(node) if node.state != NodeState::Ready => NodeChange::State,
@@ -47,8 +49,8 @@ impl Change<'_> {
         self.put_node(node, change);
         if another {
             self.lose_allocs(name, "its node came back with an empty data directory");
-        } else {
-            self.take_back_allocs(name);
+        } else if let Some(since) = lost_since {
+            self.take_back_allocs(name, since);
         }
         Ok(Reply::Done)
     }
@@ -110,27 +112,24 @@ impl Change<'_> {
     }
 
     /// A lost node is back, with its work: what nothing has replaced meanwhile goes on.
-    fn take_back_allocs(&mut self, name: &NodeName) {
-        let back: Vec<_> = self
+    fn take_back_allocs(&mut self, name: &NodeName, since: Timestamp) {
+        let lost: Vec<_> = self
             .state
             .allocs_on(name)
             .filter(|alloc| {
+                // Only what was lost with the node, not what it lost earlier.
                 alloc.status == AllocStatus::Lost
-                    && matches!(alloc.desired, crate::model::allocation::Desired::Run)
-                    && self.state.place_is_free(&alloc.job, alloc.index, name)
+                    && alloc.changed_at >= since
+                    && matches!(alloc.desired, Desired::Run)
                     && self.state.is_still_asked_for(alloc)
             })
-            .map(|alloc| alloc.id)
+            .cloned()
             .collect();
-        for id in back {
-            // Two lost ones of the same place: the first takes it.
-            let free = self
-                .state
-                .allocs
-                .get(&id)
-                .is_some_and(|alloc| self.state.place_is_free(&alloc.job, alloc.index, name));
-            if free {
-                self.set_alloc_status(id, AllocStatus::Pending, "its node came back");
+        // The newest first: of two for one place it is the one that ran.
+        for alloc in lost.iter().rev() {
+            let free = self.state.place_is_free(&alloc.job, alloc.index, name);
+            if free && self.state.fits_again(alloc) {
+                self.set_alloc_status(alloc.id, AllocStatus::Pending, "its node came back");
             }
         }
     }

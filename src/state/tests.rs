@@ -74,7 +74,7 @@ fn report(node: &str, alloc: u64, status: AllocStatus) -> Command {
     let node = Node::example(node);
     let report = AllocReport {
         id: AllocId(alloc),
-        generation: 0,
+        generation: u64::MAX,
         status,
         health: Health::Unknown,
         tasks: BTreeMap::new(),

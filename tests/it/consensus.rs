@@ -316,24 +316,6 @@ async fn a_fresh_member_gets_a_snapshot_while_writes_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_saved_snapshot_comes_back_into_another_cluster() {
-    let dirs: Vec<TempDir> = (0..2).map(|_| TempDir::new().unwrap()).collect();
-    let old = open(dirs[0].path(), "s1", &[], fast()).await;
-    for i in 0..20 {
-        old.put(&format!("k/{i}"), &"x".repeat(40_000)).await.unwrap();
-    }
-    let saved = within(old.consensus.save_snapshot()).await.unwrap();
-    assert!(saved.len() > 600_000, "it takes more than one piece");
-    old.shutdown().await;
-    let new = open(dirs[1].path(), "s1", &[], fast()).await;
-    within(new.consensus.restore_snapshot(&saved)).await.unwrap();
-    assert_eq!(new.get("k/19").await.map(|value| value.len()), Some(40_000));
-    let error = within(new.consensus.restore_snapshot(b"no snapshot")).await.unwrap_err();
-    assert!(error.to_string().contains("can't be read"), "{error}");
-    new.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_directory_serves_one_process_at_a_time() {
     let dir = TempDir::new().unwrap();
     let first = open(dir.path(), "s1", &[], fast()).await;

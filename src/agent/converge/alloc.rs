@@ -6,7 +6,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::task::{Seen, Task};
-use crate::model::allocation::{AllocReport, AllocStatus, Assignment, Health, TaskPhase};
+use crate::limits::{MESSAGE_BYTES_MAX, OUTPUT_TAIL_BYTES_MAX};
+use crate::model::allocation::{
+    AllocReport, AllocStatus, Assignment, Health, TaskPhase, TaskState,
+};
 use crate::model::job::JobKind;
 use crate::model::name::TaskName;
 use crate::model::time::Timestamp;
@@ -141,9 +144,21 @@ impl Alloc {
             tasks: self
                 .tasks
                 .iter()
-                .map(|(name, task)| (name.clone(), task.state.clone()))
+                .map(|(name, task)| (name.clone(), bounded(&task.state)))
                 .collect(),
-            message: self.message(),
+            message: cut(&self.message()),
         }
     }
+}
+
+/// As much as the leader takes of one task.
+fn bounded(state: &TaskState) -> TaskState {
+    let from = state.output_tail.len().saturating_sub(OUTPUT_TAIL_BYTES_MAX);
+    let from = state.output_tail.ceil_char_boundary(from);
+    let output_tail = state.output_tail[from..].to_owned();
+    TaskState { error: cut(&state.error), output_tail, ..state.clone() }
+}
+
+fn cut(text: &str) -> String {
+    text[..text.floor_char_boundary(MESSAGE_BYTES_MAX)].to_owned()
 }

@@ -196,7 +196,12 @@ impl Converge {
             return;
         }
         let newer = generation > alloc.generation;
-        if newer && (alloc.stop || alloc.outcome.is_some() || alloc.gone) {
+        let over = matches!(alloc.outcome, Some(AllocStatus::Complete | AllocStatus::Failed));
+        if newer && over {
+            // What came to an end by itself stays ended: it is reported again.
+            alloc.stop = false;
+            alloc.gone = false;
+        } else if newer && (alloc.stop || alloc.outcome.is_some() || alloc.gone) {
             alloc.stop = false;
             alloc.gone = false;
             alloc.failing = None;

@@ -112,10 +112,9 @@ pub(super) async fn pull(engine: &Engine, order: &TaskOrder) -> Result<(), Runti
                 }
             }
             Err(e) => {
-                return Err(match error(e) {
-                    RuntimeError::Unavailable(text) => RuntimeError::Unavailable(text),
-                    other => failed(other.to_string()),
-                });
+                // A registry that gives no answer is the image's fault, not the engine's; that the
+                // engine itself is gone shows elsewhere.
+                return Err(failed(error(e).to_string()));
             }
         }
     }

@@ -99,6 +99,12 @@ impl<'s> Fleet<'s> {
                     refusals.add(refusal);
                     continue;
                 }
+                if ports_are_tight(ask, node, used)
+                    && let Err(refusal) = choose_ports(ask, node, used)
+                {
+                    refusals.add(refusal);
+                    continue;
+                }
                 let mut score = worth + score::node(ask.spec, node, used, &view.crowd);
                 if failed_on(ask, &node.name) {
                     score -= score::FAILED_THERE;
@@ -140,6 +146,14 @@ impl<'s> Fleet<'s> {
             previous: ask.previous.map(|previous| previous.id),
         })
     }
+}
+
+/// Whether the ports to choose may be too few; ports outside the range make it say so early.
+fn ports_are_tight(ask: &Ask<'_>, node: &Node, used: &NodeUse) -> bool {
+    let (first, last) = node.port_range;
+    let range = usize::from(last.saturating_sub(first)) + 1;
+    let chosen = ask.spec.ports().filter(|port| port.host.is_none()).count();
+    chosen > 0 && used.ports.len() + ask.spec.ports().count() > range
 }
 
 fn failed_on(ask: &Ask<'_>, node: &NodeName) -> bool {

@@ -112,7 +112,7 @@ impl Cluster {
             Step::Report(number, status) => {
                 let report = AllocReport {
                     id: self.pick(*number),
-                    generation: 0,
+                    generation: u64::MAX,
                     status: *status,
                     health: Health::Unknown,
                     tasks: BTreeMap::new(),
