@@ -43,6 +43,7 @@ async fn a_job_is_ordered_reported_and_stopped() {
     assert_eq!(orders.stop.len(), 1);
     assert!(orders.stop[0].generation > order.grant.generation);
     let mut stopped = running(&order);
+    stopped.generation = orders.stop[0].generation;
     stopped.status = AllocStatus::Stopped;
     agent.report(&[stopped]).await;
     // Purged: the state forgets it, and so is the agent to.
