@@ -37,6 +37,8 @@ async fn a_leader_of_an_older_term_is_refused() {
     let agent = Agent::start(&new, RuntimeChoice::Process);
     // Heard of it, so its word is kept.
     new.heartbeats(1).await;
+    // The agent remembers it, and would go back to it.
+    drop(new);
     let _agent = agent.again(&old, RuntimeChoice::Process).await;
     let (hello, _) = old.hello_number(1).await;
     assert_eq!(hello.term, 5);
