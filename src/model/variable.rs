@@ -17,7 +17,7 @@ pub struct VariablePathError(pub String);
 /// A path: `db/host`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct VariablePath(String);
+pub struct VariablePath(std::sync::Arc<str>);
 
 impl VariablePath {
     /// The path's text.
@@ -36,13 +36,13 @@ impl TryFrom<String> for VariablePath {
                     && part != ".."
                     && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
             });
-        if fine { Ok(Self(text)) } else { Err(VariablePathError(text)) }
+        if fine { Ok(Self(text.into())) } else { Err(VariablePathError(text)) }
     }
 }
 
 impl From<VariablePath> for String {
     fn from(path: VariablePath) -> String {
-        path.0
+        path.0.as_ref().to_owned()
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -18,6 +19,9 @@ use crate::consensus::types::LogId;
 use crate::observe::metrics::Metrics;
 
 const FORMAT: u32 = 1;
+/// How long a directory may be locked by someone who is about to let go of it.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+const LOCK_RETRY: Duration = Duration::from_millis(50);
 
 /// What opening a directory brings.
 pub struct Opened {
@@ -79,8 +83,22 @@ impl LogStore {
     }
 }
 
+/// Waits a little for a lock: a process that is just ending, and sled's own threads after a close,
+/// let go of it a moment late.
+pub(super) fn open_db(dir: &Path) -> Result<sled::Db, LogOpenError> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match try_open_db(dir) {
+            Err(LogOpenError::Locked { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(LOCK_RETRY);
+            }
+            opened => return opened,
+        }
+    }
+}
+
 /// sled panics on some kinds of damage: that must not take the process down unexplained.
-fn open_db(dir: &Path) -> Result<sled::Db, LogOpenError> {
+fn try_open_db(dir: &Path) -> Result<sled::Db, LogOpenError> {
     let owned: PathBuf = dir.to_owned();
     let opened = std::thread::spawn(move || {
         sled::Config::new()

@@ -45,7 +45,7 @@ async fn reopened(dir: &Path, log: RaftLog) -> (RaftLog, Vec<Entry>) {
 
 /// The records of a closed log, to be tampered with.
 fn records(dir: &Path, tamper: impl FnOnce(&sled::Tree)) {
-    let db = sled::Config::new().path(dir).segment_size(8 << 20).open().unwrap();
+    let db = super::open::open_db(dir).unwrap();
     tamper(&db.open_tree(LOG).unwrap());
     db.flush().unwrap();
 }
