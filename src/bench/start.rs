@@ -131,7 +131,7 @@ impl Bench<'_> {
             "image": self.options.image,
             "command": ["sleep", "600"],
             "stop_signal": "SIGKILL",
-            "resources": { "cpu": 0.001, "memory": "8Mi" },
+            "resources": { "cpu": 0.02, "memory": "8Mi" },
         });
         let begin = Instant::now();
         self.submit(&file).await?;

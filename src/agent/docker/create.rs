@@ -164,7 +164,8 @@ fn body(order: &TaskOrder, roots: &[PathBuf]) -> Result<ContainerCreateBody, Run
         memory,
         // The same for memory and swap together: no swap, so that the limit is one.
         memory_swap: memory,
-        nano_cpus: spec.resources.cpu_milli.map(|milli| amount(milli.saturating_mul(1_000_000))),
+        // The kernel takes no limit below a hundredth of a core.
+        nano_cpus: spec.resources.cpu_milli.map(|m| amount(m.max(10).saturating_mul(1_000_000))),
         device_requests: gpus,
         port_bindings: Some(bindings.collect()),
         mounts: Some(mounts(order, roots)?),
