@@ -14,6 +14,7 @@ pub mod planner;
 // Machinery: clocks, disks, sockets.
 pub mod clock;
 pub mod rpc;
+pub mod archive;
 pub mod observe;
 pub mod consensus;
 pub mod agent;

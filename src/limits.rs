@@ -48,6 +48,8 @@ pub const CONFIG_FILE_BYTES_MAX: usize = 256 << 10;
 
 /// Versions of a job that are kept for `orch history` and for going back.
 pub const JOB_VERSIONS_KEPT: usize = 20;
+/// Deployments kept for each job.
+pub const DEPLOYMENTS_KEPT_PER_JOB: usize = 10;
 /// Events kept in the state for resuming a stream.
 pub const EVENTS_KEPT: usize = 20_000;
 /// Story lines kept with each allocation.
@@ -74,6 +76,24 @@ pub const MESSAGE_BYTES_MAX: usize = 2048;
 pub const STOPS_PER_COMMAND_MAX: usize = 16_384;
 /// Placements in one command.
 pub const PLACEMENTS_PER_COMMAND_MAX: usize = 4096;
+/// Replicas for which one pass of the planner takes room from others.
+pub const PREEMPTIONS_PER_PASS_MAX: usize = 256;
+/// Choices of victims that are tried on one node before the first that is good enough is taken.
+pub const PREEMPTION_STEPS_MAX: usize = 20_000;
+/// Allocations that one `orch rebalance` moves.
+pub const REBALANCE_MOVES_MAX: u32 = 100;
+/// Allocations that a server moves each time it looks for better placement by itself.
+pub const REBALANCE_MOVES_EACH_TIME: u32 = 3;
+/// Losses of a node that are remembered.
+pub const NODE_LOSSES_KEPT: usize = 16;
+/// Losses within `PROBATION_WITHIN_MS` from which on a node that comes back is on probation.
+pub const PROBATION_LOSSES: usize = 3;
+/// Time over which a node's losses are counted, in milliseconds.
+pub const PROBATION_WITHIN_MS: u64 = 10 * 60 * 1000;
+/// The first probation, in milliseconds; doubles with each further loss.
+pub const PROBATION_MS: u64 = 60 * 1000;
+/// The longest probation, in milliseconds.
+pub const PROBATION_MS_MAX: u64 = 30 * 60 * 1000;
 
 // --- log, snapshots, wire ---
 
@@ -142,6 +162,12 @@ pub const API_LOG_SOURCES_MAX: usize = 64;
 pub const EXEC_MESSAGE_BYTES_MAX: usize = 256 << 10;
 /// Streams (events, logs, exec) open at once on one server.
 pub const API_STREAMS_MAX: usize = 1024;
+/// Milliseconds after which a quiet stream says that it lives.
+pub const STREAM_KEEP_ALIVE_MS: u64 = 15_000;
+/// Milliseconds that a stream of endpoints waits for more changes before it sends a list.
+pub const ENDPOINTS_GATHER_MS: u64 = 20;
+/// Milliseconds without a known leader after which a stream of endpoints ends.
+pub const ENDPOINTS_LEADERLESS_MS: u64 = 10_000;
 /// Events waiting for one slow reader before its stream is ended.
 pub const EVENT_QUEUE_MAX: usize = 4096;
 
@@ -167,6 +193,12 @@ pub const REPORTS_PER_PROPOSAL_BYTES: usize = 1 << 20;
 pub const REPORTS_WAITING_BYTES_MAX: usize = 4 << 20;
 /// Start times in one heartbeat; more are left out.
 pub const HEARTBEAT_STARTS_MAX: usize = 1024;
+/// Allocations whose use one heartbeat tells; more are left out.
+pub const HEARTBEAT_ALLOCS_MAX: usize = 4096;
+/// Bytes of one answer about what all nodes use.
+pub const USAGE_BYTES_MAX: usize = 64 << 20;
+/// Copies that `orch top` is told of at once, those that use the most.
+pub const USAGE_ROWS_MAX: usize = 1000;
 /// Bytes of orders in one message to an agent; a single larger order goes alone.
 pub const ORDERS_BYTES: usize = 1 << 20;
 /// What the owner of the agents' lines has not come to yet.
@@ -187,6 +219,30 @@ pub const AGENT_STARTS_AT_ONCE: usize = 8;
 pub const LOG_TAIL_LINES_MAX: u32 = 100_000;
 /// Bytes of one log line; a longer one is split.
 pub const LOG_LINE_BYTES_MAX: usize = 64 << 10;
+/// Bytes of what a check has to say.
+pub const CHECK_MESSAGE_BYTES_MAX: usize = 512;
+/// Bytes kept of what a check's command prints.
+pub const CHECK_OUTPUT_BYTES_MAX: usize = 256;
+/// Bytes of the answer to a gRPC health check.
+pub const CHECK_ANSWER_BYTES_MAX: usize = 16 << 10;
+/// Reports of one allocation that go out without a wait, when it was quiet before.
+pub const REPORT_BURST: u32 = 5;
+/// Between its reports when it is not, in milliseconds.
+pub const REPORT_PACE_MS: u64 = 1000;
+/// Bytes of a pattern that lines of a log are held against.
+pub const PATTERN_BYTES_MAX: usize = 1024;
+/// Bytes of memory that a pattern may take once it is made ready.
+pub const PATTERN_MEMORY_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one line of a log file with what stands before and around its text.
+pub const LOG_FILE_LINE_BYTES_MAX: usize = 1 << 20;
+/// Files of one rotated log.
+pub const LOG_FILES_MAX: usize = 100;
+/// Bytes of a path that is copied from or to.
+pub const FILE_PATH_BYTES_MAX: usize = 4096;
+/// Connections that `orch port-forward` carries at once.
+pub const FORWARDED_CONNECTIONS_MAX: usize = 256;
+/// Bytes of a file or a connection in one frame of a session.
+pub const SESSION_PIECE_BYTES: usize = 64 << 10;
 /// Ended allocations that an agent keeps, for their logs.
 pub const AGENT_ENDED_KEPT: usize = 100;
 /// Addresses of servers that an agent remembers.

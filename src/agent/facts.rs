@@ -150,7 +150,7 @@ impl Usage {
             disk_used: disk_total.saturating_sub(disk_free),
             cpu_used: if all > 0.0 { busy / all * cores() as f64 } else { 0.0 },
             containers_running: running,
-            start_millis: Vec::new(),
+            ..NodeStats::default()
         }
     }
 }

@@ -2,6 +2,7 @@
 //! it out and come back as events.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,20 +12,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::config::{AgentError, Config, RuntimeChoice};
-use super::converge::{self, Action, Converge};
+use super::converge::{self, Action, CheckKind, Converge};
 use super::docker::{Docker, EngineFacts};
 use super::facts;
 use super::link::{self, ToLink};
-use super::order::{Owner, TaskKey, TaskOrder};
+use super::meter::{Meter, Sample};
+use super::order::{Owner, Published, TaskKey, TaskOrder, published};
 use super::probe;
 use super::process::Process;
-use super::runtime::{Runtime, RuntimeError};
+use super::runtime::{Found, Runtime, RuntimeError};
+use super::start::Start;
 use super::store::{self, Store};
 use super::warden::Warden;
 use crate::clock::SharedClock;
 use crate::limits::{AGENT_QUEUE_MAX, AGENT_STARTS_AT_ONCE};
 use crate::model::allocation::Assignment;
-use crate::model::job::{PullPolicy, TaskRuntime, TaskSpec};
+use crate::model::job::TaskSpec;
 use crate::model::name::{AllocId, TaskName};
 use crate::model::node::NodeSpec;
 use crate::model::time::Millis;
@@ -34,8 +37,14 @@ use crate::rpc;
 const LIST_PERIOD: Duration = Duration::from_secs(30);
 /// Between two measurements of what tasks with a limit have written.
 const DISK_PERIOD: Duration = Duration::from_secs(30);
+/// Between two measurements of what tasks use.
+const USAGE_PERIOD: Duration = Duration::from_secs(2);
 /// What has changed is kept on disk so soon; what comes together is written together.
 const SAVE_DELAY: Duration = Duration::from_millis(200);
+/// What could not be written is written again so much later.
+const SAVE_RETRY: Duration = Duration::from_secs(2);
+/// A runtime that did not answer, or is waited for, is listed again so much later.
+const LIST_RETRY: Duration = Duration::from_secs(1);
 /// An engine that is away longer is no longer offered.
 const ENGINE_AWAY: Duration = Duration::from_secs(10);
 /// Added to the longest grace when everything has to end.
@@ -52,14 +61,18 @@ pub(super) enum Event {
     Up { runtime: Arc<dyn Runtime>, engine: Option<EngineFacts> },
     /// A runtime does not.
     Down { runtime: &'static str, message: String },
+    /// What tasks have used, at that moment.
+    Sampled(Instant, Vec<(TaskKey, Sample)>),
     /// What tasks have written.
     DiskUsed(BTreeMap<TaskKey, u64>),
     /// A session asks for an allocation's tasks; all of them without a name.
     Lookup { alloc: AllocId, task: Option<TaskName>, reply: oneshot::Sender<Vec<View>> },
     /// A start took that long, in milliseconds.
     StartTook(u32),
-    /// Allocations were written.
-    Saved(std::io::Result<()>),
+    /// Allocations were written, but for these.
+    Saved(Vec<store::Unsaved>),
+    /// A stray container was dealt with.
+    StrayDone(String),
 }
 
 /// A task as sessions see it.
@@ -73,6 +86,10 @@ pub(super) struct View {
     pub(super) running: bool,
     /// Its allocation has ended for good.
     pub(super) over: bool,
+    /// Its ports with what they were given.
+    pub(super) ports: Vec<Published>,
+    /// Where they are published.
+    pub(super) bind_address: IpAddr,
 }
 
 /// Runs an agent until `stop` is cancelled.
@@ -193,13 +210,18 @@ pub(super) async fn run_with(
         runtimes: BTreeMap::new(),
         calls: BTreeMap::new(),
         probes: BTreeMap::new(),
+        strays: BTreeSet::new(),
+        list_at: None,
         starts: Arc::new(Semaphore::new(AGENT_STARTS_AT_ONCE)),
         jobs: TaskTracker::new(),
         jobs_end: down.child_token(),
         engine_away: None,
         running: 0,
+        meter: Meter::default(),
+        sampling: false,
         unsaved: BTreeSet::new(),
         saving: false,
+        unwritable: false,
         save_at: None,
         ending: None,
         config,
@@ -230,14 +252,23 @@ struct Keeper {
     runtimes: BTreeMap<&'static str, Arc<dyn Runtime>>,
     /// Calls starts off.
     calls: BTreeMap<TaskKey, CancellationToken>,
-    probes: BTreeMap<TaskKey, AbortOnDropHandle<()>>,
+    probes: BTreeMap<(TaskKey, CheckKind), AbortOnDropHandle<()>>,
+    /// Handles of strays that are being ended.
+    strays: BTreeSet<String>,
+    /// Runtimes that should be listed again are, then.
+    list_at: Option<Instant>,
     starts: Arc<Semaphore>,
     jobs: TaskTracker,
     jobs_end: CancellationToken,
     engine_away: Option<Instant>,
     running: u32,
+    meter: Meter,
+    /// A measurement is on its way.
+    sampling: bool,
     unsaved: BTreeSet<AllocId>,
     saving: bool,
+    /// The last time something could not be written.
+    unwritable: bool,
     save_at: Option<Instant>,
     /// Everything is to end until then.
     ending: Option<Instant>,
@@ -251,6 +282,8 @@ impl Keeper {
         line: tokio::task::JoinHandle<()>,
     ) {
         let mut list = tokio::time::interval(LIST_PERIOD);
+        let mut usage = tokio::time::interval(USAGE_PERIOD);
+        usage.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut disk = tokio::time::interval(DISK_PERIOD);
         list.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         disk.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -271,10 +304,12 @@ impl Keeper {
                 () = tokio::time::sleep_until(wake) => {
                     self.save_if_due();
                     self.drop_engine_if_away();
+                    self.list_again_if_due();
                     self.work(converge::Event::Tick).await;
                 }
                 _ = list.tick() => self.list_all(),
                 _ = disk.tick() => self.measure_disk(),
+                _ = usage.tick(), if !self.sampling => self.sample(),
             }
             if let Some(until) = self.ending {
                 let left = self.converge.allocs().len();
@@ -316,7 +351,7 @@ impl Keeper {
         });
         let due = Instant::now() + due;
         let away = self.engine_away.map(|since| since + ENGINE_AWAY);
-        [self.save_at.filter(|_| !self.saving), away, self.ending]
+        [self.save_at.filter(|_| !self.saving), away, self.ending, self.list_at]
             .into_iter()
             .flatten()
             .fold(due, Instant::min)
@@ -351,6 +386,11 @@ impl Keeper {
                 }
                 self.work(converge::Event::Down { runtime, message }).await;
             }
+            Event::Sampled(at, samples) => {
+                self.sampling = false;
+                let usage = self.meter.take(at, &samples);
+                let _ = self.to_link.send(ToLink::Usage(usage)).await;
+            }
             Event::DiskUsed(used) => self.judge_disk(&used).await,
             Event::Lookup { alloc, task, reply } => {
                 let _ = reply.send(self.views(alloc, task.as_ref()));
@@ -358,12 +398,9 @@ impl Keeper {
             Event::StartTook(millis) => {
                 let _ = self.to_link.send(ToLink::StartTook(millis)).await;
             }
-            Event::Saved(result) => {
-                self.saving = false;
-                if let Err(error) = result {
-                    tracing::error!(%error, "the agent's data directory can't be written; \
-                        a restart of the agent may not know what it runs");
-                }
+            Event::Saved(unsaved) => self.saved(unsaved),
+            Event::StrayDone(handle) => {
+                self.strays.remove(&handle);
             }
         }
     }
@@ -394,6 +431,10 @@ impl Keeper {
 
     fn views(&self, alloc: AllocId, task: Option<&TaskName>) -> Vec<View> {
         let Some(known) = self.converge.allocs().get(&alloc) else { return Vec::new() };
+        let ports = |name: &TaskName| {
+            let spec = known.assignment.spec.tasks.iter().find(|spec| spec.name == *name);
+            spec.map(|spec| published(&known.assignment, spec)).unwrap_or_default()
+        };
         let named = known.tasks.iter().filter(|(name, _)| task.is_none_or(|task| task == *name));
         let views = named.map(|(name, task)| View {
             key: TaskKey { alloc, task: name.clone() },
@@ -401,6 +442,8 @@ impl Keeper {
             handle: task.handle().map(str::to_owned),
             running: task.running(),
             over: known.outcome.is_some() || known.gone,
+            ports: ports(name),
+            bind_address: self.config.bind_address,
         });
         views.collect()
     }
@@ -410,6 +453,16 @@ impl Keeper {
     fn list_all(&mut self) {
         let words: Vec<_> = self.runtimes.keys().copied().collect();
         words.into_iter().for_each(|word| self.list(word));
+    }
+
+    /// What did not answer a moment ago, or is waited for, is asked again soon.
+    fn list_again_if_due(&mut self) {
+        if self.list_at.is_none_or(|at| at > Instant::now()) {
+            return;
+        }
+        self.list_at = None;
+        let unlisted = self.converge.unlisted();
+        unlisted.into_iter().for_each(|word| self.list(word));
     }
 
     fn list(&mut self, word: &'static str) {
@@ -427,6 +480,30 @@ impl Keeper {
                 }
             }
             .map(Event::Work)
+        });
+    }
+
+    fn sample(&mut self) {
+        let mut running: BTreeMap<&'static str, Vec<(TaskKey, String)>> = BTreeMap::new();
+        for (alloc, known) in self.converge.allocs() {
+            for (name, task) in known.tasks.iter().filter(|(_, task)| task.running()) {
+                let Some(handle) = task.handle() else { continue };
+                let key = TaskKey { alloc: *alloc, task: name.clone() };
+                running.entry(task.runtime()).or_default().push((key, handle.to_owned()));
+            }
+        }
+        self.sampling = true;
+        let runtimes = self.runtimes.clone();
+        self.spawn(async move {
+            let mut samples = Vec::new();
+            for (word, tasks) in running {
+                let Some(runtime) = runtimes.get(word) else { continue };
+                match runtime.usage(&tasks).await {
+                    Ok(found) => samples.extend(found),
+                    Err(error) => tracing::debug!(%error, "what tasks use is not known"),
+                }
+            }
+            Some(Event::Sampled(Instant::now(), samples))
         });
     }
 
@@ -480,6 +557,11 @@ impl Keeper {
         if !self.unsaved.is_empty() && self.save_at.is_none() {
             self.save_at = Some(Instant::now() + SAVE_DELAY);
         }
+        if self.list_at.is_none() {
+            let unlisted = self.converge.unlisted();
+            let waits = unlisted.iter().any(|word| self.runtimes.contains_key(word));
+            self.list_at = waits.then(|| Instant::now() + LIST_RETRY);
+        }
         let tasks = self.converge.allocs().values().flat_map(|alloc| alloc.tasks.values());
         let running =
             u32::try_from(tasks.filter(|task| task.running()).count()).unwrap_or(u32::MAX);
@@ -530,34 +612,38 @@ impl Keeper {
                     Some(Event::Work(converge::Event::Removed { key, result }))
                 });
             }
-            Action::RemoveStray { runtime, found } => {
-                tracing::info!(task = %found.key, handle = found.handle, "ends what nobody wants");
-                let runtime = self.runtimes.get(runtime).cloned();
-                self.spawn(async move {
-                    let runtime = runtime?;
-                    let grace = TaskSpec::stop_grace_default().as_duration();
-                    if found.running
-                        && let Err(error) = runtime.stop(&found.key, &found.handle, grace).await
-                    {
-                        tracing::warn!(task = %found.key, %error, "can't end a stray task");
-                    }
-                    if let Err(error) = runtime.remove(&found.key, &found.handle).await {
-                        tracing::warn!(task = %found.key, %error, "can't remove a stray task");
-                    }
-                    None
-                });
+            Action::RemoveStray { runtime, found } => self.remove_stray(runtime, found),
+            Action::List { runtime } => self.list(runtime),
+            Action::Probe { key, run, kind, assignment, handle } => {
+                self.probe(key, run, kind, &assignment, handle);
             }
-            Action::Probe { key, run, assignment, handle } => {
-                self.probe(key, run, &assignment, handle);
-            }
-            Action::EndProbe { key } => {
-                self.probes.remove(&key);
-            }
+            Action::EndProbes { key } => self.probes.retain(|(of, _), _| *of != key),
             Action::Drop(id) => {
                 self.unsaved.insert(id);
-                self.probes.retain(|key, _| key.alloc != id);
+                self.probes.retain(|(key, _), _| key.alloc != id);
             }
         }
+    }
+
+    fn remove_stray(&mut self, runtime: &'static str, found: Found) {
+        let Some(runtime) = self.runtimes.get(runtime).cloned() else { return };
+        // A listing from before its end names it once more.
+        if !self.strays.insert(found.handle.clone()) {
+            return;
+        }
+        tracing::info!(task = %found.key, handle = found.handle, "ends what nobody wants");
+        self.spawn(async move {
+            let grace = TaskSpec::stop_grace_default().as_duration();
+            if found.running
+                && let Err(error) = runtime.stop(&found.key, &found.handle, grace).await
+            {
+                tracing::warn!(task = %found.key, %error, "can't end a stray task");
+            }
+            if let Err(error) = runtime.remove(&found.key, &found.handle).await {
+                tracing::warn!(task = %found.key, %error, "can't remove a stray task");
+            }
+            Some(Event::StrayDone(found.handle))
+        });
     }
 
     fn start(&mut self, key: TaskKey, assignment: &Assignment, reuse: Option<String>) {
@@ -587,11 +673,22 @@ impl Keeper {
         });
     }
 
-    fn probe(&mut self, key: TaskKey, run: u64, assignment: &Assignment, handle: String) {
+    fn probe(
+        &mut self,
+        key: TaskKey,
+        run: u64,
+        kind: CheckKind,
+        assignment: &Assignment,
+        handle: String,
+    ) {
         let Some(spec) = assignment.spec.tasks.iter().find(|task| task.name == key.task) else {
             return;
         };
-        let Some(check) = spec.healthcheck.clone() else { return };
+        let check = match kind {
+            CheckKind::Liveness => spec.healthcheck.clone(),
+            CheckKind::Readiness => spec.readiness.clone(),
+        };
+        let Some(check) = check else { return };
         let started_at = self
             .converge
             .allocs()
@@ -608,8 +705,8 @@ impl Keeper {
             runtime: self.runtimes.get(spec.runtime.word()).cloned(),
             running_for: started_at.map_or(Millis(0), |at| self.clock.now().since(at)),
         };
-        let watching = tokio::spawn(probe::watch(target, check, self.events.clone()));
-        self.probes.insert(key, AbortOnDropHandle::new(watching));
+        let watching = tokio::spawn(probe::watch(target, kind, check, self.events.clone()));
+        self.probes.insert((key, kind), AbortOnDropHandle::new(watching));
     }
 
     fn spawn(&self, job: impl Future<Output = Option<Event>> + Send + 'static) {
@@ -638,88 +735,63 @@ impl Keeper {
         self.saving = true;
         let events = self.events.clone();
         self.jobs.spawn(async move {
-            let saved = tokio::task::spawn_blocking(move || store::save_allocs(changes)).await;
-            let _ = events.send(Event::Saved(saved.unwrap_or_else(|e| Err(e.into())))).await;
+            let _ = events.send(Event::Saved(write(changes).await)).await;
         });
+    }
+
+    /// What could not be written is tried again: a full disk may have room later.
+    fn saved(&mut self, unsaved: Vec<store::Unsaved>) {
+        self.saving = false;
+        let troubled = std::mem::replace(&mut self.unwritable, !unsaved.is_empty());
+        match unsaved.first() {
+            Some(first) if !troubled => {
+                tracing::error!(error = %first.error, "the agent's data directory can't be \
+                    written; until it can, a restart of the agent may not know what it runs");
+            }
+            None if troubled => tracing::info!("the agent's data directory can be written again"),
+            _ => {}
+        }
+        if !unsaved.is_empty() {
+            self.unsaved.extend(unsaved.into_iter().map(|one| one.id));
+            self.save_at = Some(Instant::now() + SAVE_RETRY);
+        }
     }
 
     async fn save_now(&mut self) {
         let changes = self.changes();
-        let saved = tokio::task::spawn_blocking(move || store::save_allocs(changes)).await;
-        if let Err(error) = saved.unwrap_or_else(|error| Err(error.into())) {
-            tracing::error!(%error, "the agent's data directory can't be written");
+        if let Some(first) = write(changes).await.first() {
+            tracing::error!(error = %first.error, "the agent's data directory can't be written");
         }
     }
 
-    fn changes(&mut self) -> Vec<(std::path::PathBuf, Option<Vec<u8>>)> {
+    fn changes(&mut self) -> Vec<store::Change> {
         let unsaved = std::mem::take(&mut self.unsaved);
         let change = |id: AllocId| {
             let bytes = match self.converge.allocs().get(&id) {
                 Some(alloc) => Some(rpc::pack(alloc).ok()?),
                 None => None,
             };
-            Some((self.store.alloc_path(id), bytes))
+            Some(store::Change { id, path: self.store.alloc_path(id), bytes })
         };
         unsaved.into_iter().filter_map(change).collect()
+    }
+}
+
+/// Writes on a thread that may block; what could not be written.
+async fn write(changes: Vec<store::Change>) -> Vec<store::Unsaved> {
+    let ids: Vec<_> = changes.iter().map(|change| change.id).collect();
+    match tokio::task::spawn_blocking(move || store::save_allocs(changes)).await {
+        Ok(unsaved) => unsaved,
+        Err(error) => {
+            let unsaved = |id| store::Unsaved { id, error: error.to_string() };
+            ids.into_iter().map(unsaved).collect()
+        }
     }
 }
 
 fn offer_engine(spec: &mut NodeSpec, engine: &EngineFacts) {
     spec.runtimes.insert("docker".to_owned());
     spec.attributes.insert("docker.version".to_owned(), engine.version.clone());
-}
-
-/// Carries out one start.
-struct Start {
-    runtime: Arc<dyn Runtime>,
-    order: TaskOrder,
-    starts: Arc<Semaphore>,
-    call: CancellationToken,
-    events: mpsc::Sender<Event>,
-}
-
-impl Start {
-    async fn carry_out(&self, reuse: Option<&str>) -> Result<String, RuntimeError> {
-        let policy = match &self.order.spec.runtime {
-            TaskRuntime::Docker { pull, .. } => *pull,
-            TaskRuntime::Process => PullPolicy::Never,
-        };
-        // An image that is new needs a container that is new.
-        let reuse = reuse.filter(|_| policy != PullPolicy::Always);
-        if policy == PullPolicy::Always {
-            self.pull().await?;
-        }
-        match self.start(reuse).await {
-            // Asking first would cost a call for each start.
-            Err(RuntimeError::ImageMissing(_)) if policy == PullPolicy::Missing => {
-                self.pull().await?;
-                self.start(None).await
-            }
-            Err(RuntimeError::ImageMissing(text)) if policy == PullPolicy::Never => {
-                Err(RuntimeError::Failed(format!("{text} (its pull policy is never)")))
-            }
-            other => other,
-        }
-    }
-
-    async fn start(&self, reuse: Option<&str>) -> Result<String, RuntimeError> {
-        let permit = tokio::select! {
-            permit = self.starts.acquire() => permit,
-            () = self.call.cancelled() => return Err(RuntimeError::Cancelled),
-        };
-        let started = self.runtime.start(&self.order, reuse).await;
-        drop(permit);
-        started
-    }
-
-    async fn pull(&self) -> Result<(), RuntimeError> {
-        let key = self.order.key.clone();
-        let _ = self.events.send(Event::Work(converge::Event::Pulling { key })).await;
-        tokio::select! {
-            pulled = self.runtime.pull(&self.order) => pulled,
-            () = self.call.cancelled() => Err(RuntimeError::Cancelled),
-        }
-    }
 }
 
 fn gone() -> RuntimeError {

@@ -26,11 +26,12 @@ use crate::limits::{
 use crate::model::allocation::{AllocReport, Assignment};
 use crate::model::name::{AllocId, NodeName};
 use crate::model::node::NodeSpec;
+use crate::model::time::Millis;
 use crate::rpc;
 use crate::rpc::v1::agents_client::AgentsClient;
 use crate::rpc::v1::{
-    FromAgent, Goodbye, Heartbeat, Hello, OpenSession, Orders, Reports, StopOrder, Sync, ToAgent,
-    Welcome, from_agent, to_agent,
+    AllocUsage, FromAgent, Goodbye, Heartbeat, Hello, OpenSession, Orders, Reports, StopOrder,
+    Sync, ToAgent, Welcome, from_agent, to_agent,
 };
 
 /// For a server to take a connection and answer.
@@ -41,6 +42,8 @@ const WELCOME_LIMIT: Duration = Duration::from_secs(10);
 const HEARTBEATS_MISSED: u32 = 4;
 /// But not sooner than that.
 const SILENCE_MIN: Duration = Duration::from_secs(3);
+/// Between two looks at reports that wait for their pace.
+const PACE_MIN: Duration = Duration::from_millis(20);
 /// Reports that are not acknowledged by then are sent again.
 const ACK_LIMIT: Duration = Duration::from_secs(10);
 /// Servers that point to another one as the leader are believed so many times in a row.
@@ -58,6 +61,8 @@ pub(super) enum ToLink {
     Running(u32),
     /// A start took that long, in milliseconds.
     StartTook(u32),
+    /// What allocations use.
+    Usage(Vec<AllocUsage>),
     /// Nothing is left: send what waits, say so, and end.
     Goodbye,
 }
@@ -131,9 +136,14 @@ pub(super) struct Link {
     events: mpsc::Sender<Event>,
     from_keeper: mpsc::Receiver<ToLink>,
     outbox: Outbox,
+    /// The pace of reports is counted from then.
+    born: Instant,
+    /// When the leader was last heard on a line that is down since.
+    heard: Option<Instant>,
     goodbye: bool,
     running: u32,
     starts: Vec<u32>,
+    allocs: Vec<AllocUsage>,
     usage: facts::Usage,
     sessions: Arc<Semaphore>,
 }
@@ -159,9 +169,12 @@ impl Link {
             events,
             from_keeper,
             outbox: Outbox::default(),
+            born: Instant::now(),
+            heard: None,
             goodbye: false,
             running: 0,
             starts: Vec::new(),
+            allocs: Vec::new(),
             sessions: Arc::new(Semaphore::new(AGENT_SESSIONS_MAX)),
         }
     }
@@ -190,6 +203,10 @@ impl Link {
                 () = down.cancelled() => return,
             };
             self.outbox.lost();
+            tokio::select! {
+                () = self.tell_down() => {}
+                () = down.cancelled() => return,
+            }
             if began.elapsed() > STEADY {
                 pause.reset();
                 hints = 0;
@@ -224,6 +241,22 @@ impl Link {
         all.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
+    /// Tells the keeper that a line that was up is down.
+    async fn tell_down(&mut self) {
+        let Some(heard) = self.heard.take() else { return };
+        let events = self.events.clone();
+        let permit = loop {
+            tokio::select! {
+                permit = events.reserve() => break permit,
+                Some(message) = self.from_keeper.recv() => self.take(message),
+            }
+        };
+        if let Ok(permit) = permit {
+            let silent_for = Millis(u64::try_from(heard.elapsed().as_millis()).unwrap_or(u64::MAX));
+            permit.send(Event::Work(converge::Event::LineDown { silent_for }));
+        }
+    }
+
     /// Waits, and goes on taking in what the keeper has.
     async fn idle(&mut self, length: Duration) {
         let end = Instant::now() + length;
@@ -243,6 +276,7 @@ impl Link {
                 self.starts.push(millis);
             }
             ToLink::StartTook(_) => {}
+            ToLink::Usage(allocs) => self.allocs = allocs,
             ToLink::Goodbye => self.goodbye = true,
         }
     }
@@ -294,7 +328,9 @@ impl Link {
             incoming: VecDeque::from([Event::Welcome(owner)]),
             everything: converge::Everything::default(),
         };
-        line.run(self, &mut stream).await
+        let end = line.run(self, &mut stream).await;
+        self.heard = Some(line.answered);
+        end
     }
 
     /// Waits for `work`, at most `limit`, and goes on taking in what the keeper has.
@@ -392,6 +428,7 @@ impl Line {
             if let Err(end) = self.send_reports(link) {
                 return end;
             }
+            let next_report = link.outbox.next_in().map(|wait| wait.as_duration().max(PACE_MIN));
             if link.goodbye && link.outbox.is_empty() {
                 let goodbye = from_agent::Message::Goodbye(Goodbye {});
                 let _ = self.to_leader.send(FromAgent { message: Some(goodbye) }).await;
@@ -423,6 +460,8 @@ impl Line {
                     Ok(()) => return End::SayAgain,
                     Err(_) => return End::Broken("the agent stops".to_owned()),
                 },
+                () = tokio::time::sleep(next_report.unwrap_or_default()),
+                    if next_report.is_some() => {}
                 _ = beat.tick() => {
                     // An agent that is itself too slow to listen must not blame the leader.
                     if self.incoming.is_empty() && self.answered.elapsed() > silence {
@@ -443,6 +482,7 @@ impl Line {
         self.sequence += 1;
         let mut stats = link.usage.stats(link.running);
         stats.start_millis = std::mem::take(&mut link.starts);
+        stats.allocs.clone_from(&link.allocs);
         let heartbeat = Heartbeat { sequence: self.sequence, stats: Some(stats) };
         let message = Some(from_agent::Message::Heartbeat(heartbeat));
         let _ = self.to_leader.try_send(FromAgent { message });
@@ -457,7 +497,8 @@ impl Line {
                 return Err(End::Broken("the line is closed".to_owned()));
             }
         };
-        if let Some((sequence, reports)) = link.outbox.next() {
+        let now = Millis(u64::try_from(link.born.elapsed().as_millis()).unwrap_or(u64::MAX));
+        if let Some((sequence, reports)) = link.outbox.next(now, link.goodbye) {
             let packed = reports.into_iter().filter_map(|report| rpc::pack(report).ok());
             let reports = packed.map(Into::into).collect();
             let message = from_agent::Message::Reports(Reports { sequence, reports });

@@ -1,6 +1,7 @@
 //! What the agent needs of anything that runs tasks.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,9 +9,12 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::meter::Sample;
 use super::order::{Owner, TaskKey, TaskOrder};
 use crate::limits::OUTPUT_TAIL_BYTES_MAX;
+use crate::model::pattern::Pattern;
 use crate::model::time::Timestamp;
+use crate::rpc::v1::FileInfo;
 
 /// Why a runtime did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +31,9 @@ pub(super) enum RuntimeError {
     /// It can't be done; the text names the engine's own reason.
     #[error("{0}")]
     Failed(String),
+    /// It may not be done, or not so.
+    #[error("{0}")]
+    Refused(String),
     /// The work was called off.
     #[error("called off")]
     Cancelled,
@@ -84,14 +91,57 @@ pub(super) struct Line {
 }
 
 /// Which lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct LogQuery {
     /// Go on with what comes until the task ends.
     pub(super) follow: bool,
-    /// Lines from the end to begin with; absent: all.
+    /// Wanted lines from the end to begin with; absent: all.
     pub(super) tail: Option<u32>,
-    /// Only lines after that nanosecond since 1970.
-    pub(super) after: u64,
+    /// Only later ones.
+    pub(super) after: After,
+    /// Only those in which it is found.
+    pub(super) grep: Option<Pattern>,
+}
+
+impl LogQuery {
+    /// Whether this line is asked for, as far as that shows in it.
+    pub(super) fn wants(&self, line: &Line) -> bool {
+        line.at > self.after.of(line.stderr)
+            && self.grep.as_ref().is_none_or(|pattern| pattern.is_in(&line.text))
+    }
+}
+
+/// A place in a task's output, in nanoseconds since 1970. Each stream is in order by itself alone:
+/// two threads note the times of lines, and write when they get to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct After {
+    /// Of standard output.
+    pub(super) stdout: u64,
+    /// Of standard error.
+    pub(super) stderr: u64,
+}
+
+impl After {
+    /// The same for both streams.
+    pub(super) fn both(at: u64) -> Self {
+        Self { stdout: at, stderr: at }
+    }
+
+    /// That of one stream.
+    pub(super) fn of(self, stderr: bool) -> u64 {
+        if stderr { self.stderr } else { self.stdout }
+    }
+
+    /// The later one of each.
+    pub(super) fn max(self, other: Self) -> Self {
+        Self { stdout: self.stdout.max(other.stdout), stderr: self.stderr.max(other.stderr) }
+    }
+
+    /// The line was read.
+    pub(super) fn saw(&mut self, line: &Line) {
+        let place = if line.stderr { &mut self.stderr } else { &mut self.stdout };
+        *place = line.at.max(*place);
+    }
 }
 
 /// A command to run inside a task.
@@ -192,6 +242,41 @@ pub(super) trait Runtime: Send + Sync + std::fmt::Debug {
         input: mpsc::Receiver<ExecInput>,
         output: mpsc::Sender<ExecOutput>,
     ) -> Answer<'a, i32>;
+
+    /// What lies at a path of the task, running or not.
+    fn look_at<'a>(
+        &'a self,
+        key: &'a TaskKey,
+        handle: &'a str,
+        path: &'a str,
+    ) -> Answer<'a, FileInfo>;
+
+    /// Sends what lies at a path, with all below it, on `output` as a tar stream whose entries
+    /// begin with the path's last part.
+    fn read_files<'a>(
+        &'a self,
+        key: &'a TaskKey,
+        handle: &'a str,
+        path: &'a str,
+        output: mpsc::Sender<ExecOutput>,
+    ) -> Answer<'a, ()>;
+
+    /// Unpacks a tar stream into the directory at a path. A sender that is dropped before it said
+    /// the end has given up: what came by then stays.
+    fn write_files<'a>(
+        &'a self,
+        key: &'a TaskKey,
+        handle: &'a str,
+        path: &'a str,
+        input: mpsc::Receiver<ExecInput>,
+    ) -> Answer<'a, ()>;
+
+    /// Where the task's ports are that are not published; none if it listens on the host itself.
+    fn inside<'a>(&'a self, key: &'a TaskKey, handle: &'a str) -> Answer<'a, Option<IpAddr>>;
+
+    /// What these tasks have used, each with its handle; those that can't be measured are left
+    /// out.
+    fn usage<'a>(&'a self, tasks: &'a [(TaskKey, String)]) -> Answer<'a, Vec<(TaskKey, Sample)>>;
 
     /// Bytes that each of the owner's tasks has written to its own file system.
     fn disk_used<'a>(&'a self, owner: &'a Owner) -> Answer<'a, BTreeMap<TaskKey, u64>>;

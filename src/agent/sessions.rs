@@ -12,12 +12,13 @@ use tonic::transport::Channel;
 
 use super::keeper::{Event, View};
 use super::order::TaskKey;
-use super::runtime::{ExecInput, ExecOrder, ExecOutput, Line, LogQuery, RuntimeError};
+use super::runtime::{After, ExecInput, ExecOrder, ExecOutput, Line, LogQuery, RuntimeError};
 use crate::clock::SharedClock;
 use crate::limits::{
     COMMAND_WORDS_MAX, LOG_TAIL_LINES_MAX, SESSION_FRAME_BYTES, SESSION_QUEUE_MAX,
 };
 use crate::model::name::{AllocId, TaskName};
+use crate::model::pattern::Pattern;
 use crate::model::time::Millis;
 use crate::rpc::v1::agents_client::AgentsClient;
 use crate::rpc::v1::session_frame::Frame;
@@ -36,13 +37,14 @@ const LINES_WAITING: usize = 256;
 
 /// Why a session ends badly, with its code.
 #[derive(Debug, PartialEq, Eq)]
-struct Failure(&'static str, String);
+pub(super) struct Failure(pub(super) &'static str, pub(super) String);
 
 impl From<RuntimeError> for Failure {
     fn from(error: RuntimeError) -> Self {
         let code = match error {
             RuntimeError::NotFound(_) | RuntimeError::ImageMissing(_) => "not_found",
             RuntimeError::Unavailable(_) => "unreachable",
+            RuntimeError::Refused(_) => "refused",
             RuntimeError::Failed(_) | RuntimeError::Cancelled => "failed",
         };
         Self(code, error.to_string())
@@ -86,7 +88,7 @@ pub(super) async fn run(
 }
 
 #[derive(Clone)]
-struct Session {
+pub(super) struct Session {
     frames: mpsc::Sender<SessionFrame>,
     events: mpsc::Sender<Event>,
     clock: SharedClock,
@@ -121,6 +123,8 @@ impl Session {
                 }
             }
             Some(Kind::Exec(exec)) => self.exec(&views, exec, incoming).await,
+            Some(Kind::Files(files)) => self.files(&views, files, incoming).await.map(|()| 0),
+            Some(Kind::Forward(to)) => self.forward(&views, &to, incoming).await.map(|()| 0),
             None => Err(Failure("refused", "the session asks for nothing known".to_owned())),
         }
     }
@@ -136,20 +140,35 @@ impl Session {
     // --- logs ---
 
     async fn logs(&self, views: Vec<View>, request: LogsRequest) -> Result<(), Failure> {
-        let query = LogQuery {
-            follow: request.follow,
-            tail: request.tail.map(|lines| lines.min(LOG_TAIL_LINES_MAX)),
-            // Lines of that very millisecond are wanted as well.
-            after: request.since.saturating_mul(1_000_000).saturating_sub(1),
+        let grep = match request.grep.as_str() {
+            "" => None,
+            text => Some(Pattern::new(text, request.ignore_case).map_err(|error| {
+                Failure("refused", format!("the pattern can't be looked for: {error}"))
+            })?),
         };
+        // Lines of that very millisecond are wanted as well.
+        let since = After::both(request.since.saturating_mul(1_000_000).saturating_sub(1));
+        let after = |task: &TaskName| {
+            let known = request.after.iter().find(|cursor| cursor.task == task.as_str());
+            known.map_or(since, |cursor| {
+                since.max(After { stdout: cursor.stdout, stderr: cursor.stderr })
+            })
+        };
+        let follow = request.follow;
         let mut sources = Vec::new();
         for view in views {
+            let query = LogQuery {
+                follow,
+                tail: request.tail.map(|lines| lines.min(LOG_TAIL_LINES_MAX)),
+                after: after(&view.key.task),
+                grep: grep.clone(),
+            };
             let (sink, lines) = mpsc::channel(LINES_WAITING);
             let (session, key) = (self.clone(), view.key.clone());
             let read = tokio::spawn(async move { session.read(key, query, sink).await });
             sources.push(Source { task: view.key.task, lines, read: AbortOnDropHandle::new(read) });
         }
-        if query.follow { self.as_they_come(sources).await } else { self.by_time(sources).await }
+        if follow { self.as_they_come(sources).await } else { self.by_time(sources).await }
     }
 
     /// Reads one task's lines, across its restarts if the query follows.
@@ -164,16 +183,19 @@ impl Session {
             let views = self.look(key.alloc, Some(key.task.clone())).await?;
             let Some(view) = views.into_iter().next() else { return Ok(()) };
             let readable = view.runtime.zip(view.handle);
-            let news =
-                view.running || readable.as_ref().map(|(_, handle)| handle) != read_of.as_ref();
+            // A last look finds what it printed in a run that was too short to be seen.
+            let news = view.running
+                || view.over
+                || readable.as_ref().map(|(_, handle)| handle) != read_of.as_ref();
             if let Some((runtime, handle)) = readable.filter(|_| news) {
                 let began = self.clock.now().0.saturating_mul(1_000_000);
                 let (lines, mut pieces) = mpsc::channel::<Line>(LINES_WAITING);
-                let read = runtime.logs(&key, &handle, query, lines);
+                let asked = LogQuery { follow: query.follow && !view.over, ..query.clone() };
+                let read = runtime.logs(&key, &handle, asked, lines);
                 let mut last = query.after;
                 let pass = async {
                     while let Some(line) = pieces.recv().await {
-                        last = last.max(line.at);
+                        last.saw(&line);
                         if sink.send(line).await.is_err() {
                             break;
                         }
@@ -188,7 +210,7 @@ impl Session {
                 }
                 if query.tail.take().is_some() {
                     // What was left out of the first part stays left out.
-                    last = last.max(began);
+                    last = last.max(After::both(began));
                 }
                 query.after = last;
                 read_of = Some(handle);
@@ -255,7 +277,7 @@ impl Session {
         self.send(Frame::Logs(LogLines { lines })).await
     }
 
-    async fn send(&self, frame: Frame) -> Result<(), Failure> {
+    pub(super) async fn send(&self, frame: Frame) -> Result<(), Failure> {
         let sent = self.frames.send(SessionFrame { frame: Some(frame) }).await;
         sent.map_err(|_| Failure("failed", "the reader left".to_owned()))
     }
@@ -268,11 +290,7 @@ impl Session {
         request: ExecRequest,
         incoming: &mut Streaming<SessionFrame>,
     ) -> Result<i32, Failure> {
-        let [view] = views else {
-            let names = views.iter().map(|view| view.key.task.to_string()).collect::<Vec<_>>();
-            let names = names.join(", ");
-            return Err(Failure("refused", format!("it has several tasks, name one: {names}")));
-        };
+        let view = only(views)?;
         if request.command.is_empty() || request.command.len() > COMMAND_WORDS_MAX {
             let text = format!("a command has 1 to {COMMAND_WORDS_MAX} words");
             return Err(Failure("refused", text));
@@ -329,6 +347,18 @@ impl Session {
                 Ok(code?)
             }
             () = read => Err(Failure("failed", "the caller left".to_owned())),
+        }
+    }
+}
+
+/// The task that is meant, of those there are.
+pub(super) fn only(views: &[View]) -> Result<&View, Failure> {
+    match views {
+        [view] => Ok(view),
+        _ => {
+            let names = views.iter().map(|view| view.key.task.to_string()).collect::<Vec<_>>();
+            let names = names.join(", ");
+            Err(Failure("refused", format!("it has several tasks, name one: {names}")))
         }
     }
 }

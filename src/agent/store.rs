@@ -158,13 +158,27 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes some allocations and removes others; for a thread that may block.
-///
-/// # Errors
-/// The first that came up; the others are carried out all the same.
-pub(super) fn save_allocs(changes: Vec<(PathBuf, Option<Vec<u8>>)>) -> io::Result<()> {
-    let mut result = Ok(());
-    for (path, bytes) in changes {
+/// An allocation to be written, or removed.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) id: AllocId,
+    pub(super) path: PathBuf,
+    /// None if nothing is left of it.
+    pub(super) bytes: Option<Vec<u8>>,
+}
+
+/// One that could not be written or removed, and why.
+#[derive(Debug)]
+pub(super) struct Unsaved {
+    pub(super) id: AllocId,
+    pub(super) error: String,
+}
+
+/// Writes some allocations and removes others; for a thread that may block. Says which it could
+/// not; the others are carried out all the same.
+pub(super) fn save_allocs(changes: Vec<Change>) -> Vec<Unsaved> {
+    let mut unsaved = Vec::new();
+    for Change { id, path, bytes } in changes {
         let done = match bytes {
             Some(bytes) => replace(&path, &bytes),
             None => match fs::remove_file(&path) {
@@ -172,9 +186,11 @@ pub(super) fn save_allocs(changes: Vec<(PathBuf, Option<Vec<u8>>)>) -> io::Resul
                 _ => Ok(()),
             },
         };
-        result = result.and(done);
+        if let Err(error) = done {
+            unsaved.push(Unsaved { id, error: format!("{}: {error}", path.display()) });
+        }
     }
-    result
+    unsaved
 }
 
 #[cfg(test)]
@@ -190,6 +206,24 @@ mod tests {
         drop(store);
         let store = Store::open(dir.path()).unwrap();
         assert_eq!(store.identity(|| 8).unwrap(), first);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_named_and_the_rest_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let change = |id: u64| Change {
+            id: AllocId(id),
+            path: store.alloc_path(AllocId(id)),
+            bytes: Some(b"x".to_vec()),
+        };
+        // A directory is in the way.
+        fs::create_dir(store.alloc_path(AllocId(1)).with_extension("new")).unwrap();
+        let unsaved = save_allocs(vec![change(1), change(2)]);
+        assert_eq!(unsaved.iter().map(|one| one.id).collect::<Vec<_>>(), [AllocId(1)]);
+        assert!(store.alloc_path(AllocId(2)).exists());
+        fs::remove_dir(store.alloc_path(AllocId(1)).with_extension("new")).unwrap();
+        assert!(save_allocs(vec![change(1)]).is_empty());
     }
 
     #[test]

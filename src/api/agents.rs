@@ -8,8 +8,8 @@ use futures::future::BoxFuture;
 
 use super::error::Problem;
 use crate::model::name::NodeName;
-use crate::rpc::v1::{NodeStats, SessionRequest};
-use crate::server::{ServerHandle, Session, SessionError};
+use crate::rpc::v1::SessionRequest;
+use crate::server::{ServerHandle, Session, SessionError, Usage};
 
 /// Reaches agents from any server.
 pub trait Agents: Send + Sync + fmt::Debug {
@@ -17,8 +17,9 @@ pub trait Agents: Send + Sync + fmt::Debug {
     fn open_session(&self, request: SessionRequest)
     -> BoxFuture<'_, Result<Session, SessionError>>;
 
-    /// What a node's agent measured last, if this server knows.
-    fn node_stats(&self, node: &NodeName) -> Option<NodeStats>;
+    /// What agents measured last and when they were heard, of one node or of all; nothing if no
+    /// leader answers soon.
+    fn usage<'a>(&'a self, node: Option<&'a NodeName>) -> BoxFuture<'a, Option<Usage>>;
 }
 
 impl Agents for ServerHandle {
@@ -29,8 +30,8 @@ impl Agents for ServerHandle {
         ServerHandle::open_session(self, request).boxed()
     }
 
-    fn node_stats(&self, node: &NodeName) -> Option<NodeStats> {
-        ServerHandle::node_stats(self, node)?.stats
+    fn usage<'a>(&'a self, node: Option<&'a NodeName>) -> BoxFuture<'a, Option<Usage>> {
+        ServerHandle::usage(self, node).boxed()
     }
 }
 

@@ -56,6 +56,16 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
     }
 
+    /// A session's error frame.
+    pub fn of_agent(code: &str, message: String) -> Self {
+        match code {
+            "not_found" => Self::new(StatusCode::NOT_FOUND, "not_found", message),
+            "refused" => Self::new(StatusCode::CONFLICT, "agent_refused", message),
+            "unreachable" => Self::unavailable("agent_unreachable", message),
+            _ => Self::new(StatusCode::BAD_GATEWAY, "agent_failed", message),
+        }
+    }
+
     /// A defect of the server.
     pub fn internal(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)

@@ -25,13 +25,13 @@ use super::view::event::{EventPage, EventRow};
 use super::view::problem::ProblemDetails;
 use super::view::query::{ConsistencyChoice, EventsQuery};
 use crate::consensus::View;
-use crate::limits::{API_PAGE_ROWS, API_PAGE_ROWS_MAX, EVENT_QUEUE_MAX};
+use crate::limits::{API_PAGE_ROWS, API_PAGE_ROWS_MAX, EVENT_QUEUE_MAX, STREAM_KEEP_ALIVE_MS};
 use crate::model::name::{JobId, NodeName};
 use crate::state::query::EventsGone;
 use crate::state::{EventRecord, State as ClusterState};
 
 /// A quiet stream says this often that it lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const KEEP_ALIVE: Duration = Duration::from_millis(STREAM_KEEP_ALIVE_MS);
 /// A WebSocket whose reader takes nothing for so long is closed.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 

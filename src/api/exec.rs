@@ -2,34 +2,24 @@
 //!
 //! Each binary message begins with a byte that names its channel: see `exec_channel`.
 
-use std::time::Duration;
-
-use axum::body::Bytes;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
-use futures::stream::{SplitSink, SplitStream};
-use futures::{SinkExt, StreamExt};
-use tokio::sync::mpsc;
 
-use super::context::{Context, StreamSlot};
+use super::context::Context;
 use super::error::Problem;
 use super::extract::{Segment, check_known, names, pairs};
-use super::view::allocation::{ExecControl, ExecExit, exec_channel};
+use super::socket::{self, Upgrade};
+use super::view::allocation::ExecExit;
 use super::view::problem::ProblemDetails;
 use super::view::query::{ConsistencyChoice, Exec};
-use crate::limits::{COMMAND_WORDS_MAX, EXEC_MESSAGE_BYTES_MAX};
+use crate::limits::COMMAND_WORDS_MAX;
+use crate::model::allocation::Allocation;
 use crate::model::name::{AllocId, TaskName};
-use crate::rpc::v1::session_frame::Frame;
 use crate::rpc::v1::session_request::Kind;
-use crate::rpc::v1::{ExecRequest, Resize, SessionFrame, SessionRequest, StdinEnd};
-use crate::server::Session;
-
-/// A quiet connection is asked this often whether it lives.
-const PING: Duration = Duration::from_secs(15);
+use crate::rpc::v1::{ExecRequest, SessionRequest};
+use crate::state::State as ClusterState;
 
 /// The query, in which `command` may stand many times.
 #[derive(Debug)]
@@ -74,15 +64,9 @@ pub(super) async fn exec(
     State(context): State<Context>,
     Segment(id): Segment<AllocId>,
     ExecParams(query): ExecParams,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    upgrade: Upgrade,
 ) -> Result<Response, Problem> {
-    let upgrade = upgrade.map_err(|_| {
-        Problem::new(
-            StatusCode::UPGRADE_REQUIRED,
-            "bad_request",
-            "a command runs over a WebSocket; ask for the upgrade",
-        )
-    })?;
+    let upgrade = socket::wanted(upgrade)?;
     let view = context.view(ConsistencyChoice::Linearizable).await?;
     let alloc = view.state.alloc(id).ok_or_else(|| Problem::not_found("allocation", id))?;
     if alloc.ended() {
@@ -90,24 +74,12 @@ pub(super) async fn exec(
         let detail = format!("allocation {id} is {word}; a command needs a running one");
         return Err(Problem::new(StatusCode::CONFLICT, "conflict", detail));
     }
-    let spec = view.state.job(&alloc.job).map(|job| job.spec_of(alloc.version).clone());
-    let task = match &query.task {
-        None => spec.and_then(|spec| spec.tasks.first().map(|task| task.name.clone())),
-        Some(text) => {
-            let name: TaskName =
-                text.parse().map_err(|error| Problem::invalid(format!("?task=: {error}")))?;
-            let known = spec.is_none_or(|spec| spec.tasks.iter().any(|task| task.name == name));
-            if !known {
-                return Err(Problem::not_found("task in that allocation:", name));
-            }
-            Some(name)
-        }
-    };
+    let task = task_of(&view.state, alloc, query.task.as_deref())?;
     let slot = context.stream_slot()?;
     let request = SessionRequest {
         node: alloc.node.to_string(),
         alloc: id.0,
-        task: task.map(|task| task.to_string()).unwrap_or_default(),
+        task,
         kind: Some(Kind::Exec(ExecRequest {
             command: query.command,
             stdin: query.stdin,
@@ -117,131 +89,26 @@ pub(super) async fn exec(
         })),
     };
     let session = context.agents.open_session(request).await?;
-    let stop = context.stop.clone();
-    Ok(upgrade.max_message_size(EXEC_MESSAGE_BYTES_MAX).on_upgrade(move |socket| async move {
-        tokio::select! {
-            () = carry(socket, session, slot) => {}
-            () = stop.cancelled() => {}
-        }
-    }))
+    Ok(socket::serve(&context, upgrade, session, slot))
 }
 
-/// Moves bytes both ways until the command has ended or the client has gone.
-async fn carry(socket: WebSocket, session: Session, _slot: StreamSlot) {
-    let (sink, stream) = socket.split();
-    let Session { to, from } = session;
-    tokio::select! {
-        () = output(sink, from) => {}
-        // Gone without an end of input: nobody waits for the command any more.
-        () = input(stream, to) => {}
-    }
-}
-
-async fn output(mut sink: SplitSink<WebSocket, Message>, mut from: mpsc::Receiver<SessionFrame>) {
-    loop {
-        let frame = tokio::select! {
-            frame = from.recv() => frame.and_then(|frame| frame.frame),
-            () = tokio::time::sleep(PING) => {
-                if sink.send(Message::Ping(Bytes::new())).await.is_err() {
-                    return;
-                }
-                continue;
-            }
-        };
-        let (channel, bytes, last) = match frame {
-            Some(Frame::Stdout(bytes)) => (exec_channel::STDOUT, bytes, false),
-            Some(Frame::Stderr(bytes)) => (exec_channel::STDERR, bytes, false),
-            Some(Frame::Exit(exit)) => (exec_channel::EXIT, ended(Ok(exit.code)), true),
-            Some(Frame::Error(error)) => (exec_channel::EXIT, ended(Err(error.message)), true),
-            None => {
-                let error = "the agent ended the session without a word".to_owned();
-                (exec_channel::EXIT, ended(Err(error)), true)
-            }
-            Some(_) => continue,
-        };
-        let mut message = Vec::with_capacity(bytes.len() + 1);
-        message.push(channel);
-        message.extend_from_slice(&bytes);
-        if sink.send(Message::Binary(message.into())).await.is_err() {
-            return;
-        }
-        if last {
-            // The other side reads the end from the message; a lost farewell does no harm.
-            let _ = sink.close().await;
-            return;
-        }
-    }
-}
-
-fn ended(outcome: Result<i32, String>) -> Bytes {
-    let exit = match outcome {
-        Ok(code) => ExecExit { code: Some(code), error: None },
-        Err(error) => ExecExit { code: None, error: Some(error) },
+/// The name of the task that is meant: the first, unless one is named.
+pub(super) fn task_of(
+    state: &ClusterState,
+    alloc: &Allocation,
+    named: Option<&str>,
+) -> Result<String, Problem> {
+    let spec = state.job(&alloc.job).map(|job| job.spec_of(alloc.version));
+    let Some(text) = named else {
+        let first = spec.and_then(|spec| spec.tasks.first());
+        return Ok(first.map(|task| task.name.to_string()).unwrap_or_default());
     };
-    // A number and a text: they always encode.
-    serde_json::to_vec(&exit).unwrap_or_default().into()
-}
-
-async fn input(mut stream: SplitStream<WebSocket>, to: mpsc::Sender<SessionFrame>) {
-    while let Some(Ok(message)) = stream.next().await {
-        let bytes = match message {
-            Message::Binary(bytes) => bytes,
-            Message::Ping(_) | Message::Pong(_) => continue,
-            Message::Close(_) | Message::Text(_) => return,
-        };
-        let Some(frames) = frames(bytes) else { return };
-        for frame in frames {
-            if to.send(SessionFrame { frame: Some(frame) }).await.is_err() {
-                // The command has ended; its last output is still on its way.
-                return std::future::pending().await;
-            }
-        }
-    }
-}
-
-/// What a message asks for; none if it makes no sense.
-fn frames(message: Bytes) -> Option<Vec<Frame>> {
-    let channel = *message.first()?;
-    let bytes = message.slice(1..);
-    match channel {
-        exec_channel::STDIN if bytes.is_empty() => Some(vec![Frame::StdinEnd(StdinEnd {})]),
-        exec_channel::STDIN => Some(vec![Frame::Stdin(bytes)]),
-        exec_channel::CONTROL => {
-            let control: ExecControl = serde_json::from_slice(&bytes).ok()?;
-            let resize = control
-                .resize
-                .map(|size| Frame::Resize(Resize { columns: size.columns, rows: size.rows }));
-            Some(resize.into_iter().chain(control.signal.map(Frame::Signal)).collect())
-        }
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn messages_become_frames() {
-        let frames = |message: &'static [u8]| frames(Bytes::from_static(message));
-        assert_eq!(frames(b"\0hi"), Some(vec![Frame::Stdin(Bytes::from_static(b"hi"))]));
-        assert_eq!(frames(b"\0"), Some(vec![Frame::StdinEnd(StdinEnd {})]));
-        let resize = Frame::Resize(Resize { columns: 80, rows: 24 });
-        let message = b"\x03{\"resize\":{\"columns\":80,\"rows\":24},\"signal\":2}";
-        assert_eq!(frames(message), Some(vec![resize, Frame::Signal(2)]));
-        for bad in [&b""[..], b"\x01out", b"\x03{", b"\x03{\"size\":1}", b"\x09"] {
-            assert_eq!(frames(bad), None, "{bad:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_message_is_a_panic(message in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let empty = message.is_empty();
-            let read = frames(message.into());
-            prop_assert!(read.is_none() || !empty);
-        }
+    let name: TaskName =
+        text.parse().map_err(|error| Problem::invalid(format!("?task=: {error}")))?;
+    let known = spec.is_none_or(|spec| spec.tasks.iter().any(|task| task.name == name));
+    if known {
+        Ok(name.to_string())
+    } else {
+        Err(Problem::not_found("task in that allocation:", name))
     }
 }

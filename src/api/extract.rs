@@ -110,6 +110,24 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     }
 }
 
+/// Refuses the header `Idempotency-Key`, for writes that are no commands to the state: nobody
+/// could keep the promise that it asks for.
+#[derive(Debug)]
+pub(super) struct NoIdempotencyKey;
+
+impl<S: Send + Sync> FromRequestParts<S> for NoIdempotencyKey {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        if parts.headers.contains_key("idempotency-key") {
+            return Err(Problem::bad_request(
+                "this route takes no Idempotency-Key: what it does can't be remembered under one; \
+                 leave the header out, and look before you repeat the request",
+            ));
+        }
+        Ok(Self)
+    }
+}
+
 /// The whole body, within bounds.
 #[derive(Debug)]
 pub(super) struct WholeBody(pub(super) Bytes);
@@ -187,6 +205,26 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         }
         let WholeBody(body) = WholeBody::from_request(request, state).await?;
         parse_json(&body).map(Self)
+    }
+}
+
+/// As [`JsonBody`], or the default if there is no body and no content-type.
+#[derive(Debug)]
+pub(super) struct OptionalJsonBody<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJsonBody<T> {
+    type Rejection = Problem;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let media_type = media_type(request.headers());
+        if media_type.as_deref().is_some_and(|kind| kind != "application/json") {
+            return Err(unsupported(media_type.as_deref(), "application/json"));
+        }
+        let WholeBody(body) = WholeBody::from_request(request, state).await?;
+        match media_type {
+            None if body.is_empty() => Ok(Self(T::default())),
+            None => Err(unsupported(None, "application/json")),
+            Some(_) => parse_json(&body).map(Self),
+        }
     }
 }
 

@@ -53,9 +53,10 @@ pub(super) async fn read_job(
 ) -> Result<Indexed<JobStatus>, Problem> {
     let id = JobId { project: project(query.project.as_deref())?, name };
     let view = context.view(query.consistency).await?;
+    let now = context.clock.now();
     blocking(move || {
         let known = view.state.job(&id).ok_or_else(|| Problem::not_found("job", &id))?;
-        Ok(Indexed(view.applied_index, job::status(&view.state, &id, known)))
+        Ok(Indexed(view.applied_index, job::status(&view.state, now, &id, known)))
     })
     .await?
 }
@@ -101,7 +102,7 @@ pub(super) async fn list_job_versions(
     let ask: page::Ask<u64> = page::ask(query.limit, query.cursor.as_deref())?;
     let view = context.view(query.consistency).await?;
     let known = view.state.job(&id).ok_or_else(|| Problem::not_found("job", &id))?;
-    let rows = job::versions(known)
+    let rows = job::versions(&view.state, known)
         .into_iter()
         .filter(|row| ask.after.is_none_or(|after| row.version < after))
         .map(|row| (row.version, row));
@@ -144,7 +145,8 @@ pub(super) async fn stop_job(
     changed(job, context.propose(key, command).await?.reply)
 }
 
-fn changed(job: JobId, reply: Reply) -> Result<axum::Json<JobChanged>, Problem> {
+/// The answer to what makes a version of a job.
+pub(super) fn changed(job: JobId, reply: Reply) -> Result<axum::Json<JobChanged>, Problem> {
     let Reply::Job { version, changed } = reply else {
         return Err(Problem::internal("the state answered something else than asked"));
     };

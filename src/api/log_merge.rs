@@ -1,26 +1,45 @@
 //! Merges the output of several copies by time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
 use super::view::allocation::LogLine;
 use crate::model::allocation::Allocation;
+use crate::model::name::AllocId;
 use crate::rpc::v1::session_frame::Frame;
-use crate::server::Session;
+use crate::rpc::v1::{LogCursor, LogLine as Line};
+use crate::server::{Session, SessionError};
 
 /// A followed copy that prints nothing for so long holds up no other.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Lines handed on at once.
 const LINES_AT_ONCE: usize = 512;
 
+/// Where a copy's lines come from.
+#[derive(Debug)]
+enum From {
+    /// An open session.
+    Open(Session),
+    /// It broke off, and is to be opened again.
+    Lost,
+    /// It is being opened.
+    Opening,
+    /// There is no more.
+    Ended,
+}
+
 /// The output of one copy.
 #[derive(Debug)]
 pub(super) struct Source {
     index: u32,
-    id: String,
-    session: Option<Session>,
+    id: AllocId,
+    from: From,
+    /// Whether it was open once.
+    opened: bool,
+    /// The last line of each task's streams: where to go on.
+    seen: BTreeMap<String, LogCursor>,
     /// Read and not yet handed on, with their times in nanoseconds.
     lines: VecDeque<(u64, LogLine)>,
     /// It had nothing to say for a while.
@@ -28,48 +47,93 @@ pub(super) struct Source {
 }
 
 impl Source {
+    fn of(index: u32, id: AllocId, from: From) -> Self {
+        let (seen, lines) = (BTreeMap::new(), VecDeque::new());
+        let opened = matches!(from, From::Open(_));
+        Self { index, id, from, opened, seen, lines, quiet: false }
+    }
+
     pub(super) fn new(alloc: &Allocation, session: Session) -> Self {
-        let (index, id) = (alloc.index, alloc.id.to_string());
-        Self { index, id, session: Some(session), lines: VecDeque::new(), quiet: false }
+        Self::of(alloc.index, alloc.id, From::Open(session))
     }
 
     /// One that could not be opened: it says so and no more.
     pub(super) fn broken(alloc: &Allocation, error: String) -> Self {
-        let (index, id) = (alloc.index, alloc.id.to_string());
-        let mut source = Self { index, id, session: None, lines: VecDeque::new(), quiet: false };
-        source.fail(error);
+        let mut source = Self::of(alloc.index, alloc.id, From::Ended);
+        source.say(LogLine { error: Some(error), ..LogLine::default() });
         source
     }
 
-    fn fail(&mut self, error: String) {
-        let (index, id) = (self.index, self.id.clone());
-        let at = self.lines.back().map_or(0, |(at, _)| *at);
-        self.lines.push_back((at, LogLine { index, id, error: Some(error), ..LogLine::default() }));
-        self.session = None;
+    /// One that could not be opened yet; says so.
+    pub(super) fn lost(alloc: &Allocation, error: &SessionError) -> Self {
+        let mut source = Self::of(alloc.index, alloc.id, From::Lost);
+        source.note(format!("{error}; its output comes when that is over"));
+        source
     }
 
-    fn take(&mut self, frame: Option<Frame>) {
+    /// Behind the lines it has.
+    fn say(&mut self, line: LogLine) {
+        let at = self.lines.back().map_or(0, |(at, _)| *at);
+        self.lines.push_back((at, LogLine { index: self.index, id: self.id.to_string(), ..line }));
+    }
+
+    fn note(&mut self, note: String) {
+        self.say(LogLine { note: Some(note), ..LogLine::default() });
+    }
+
+    /// Whether lines may still come that are earlier than others' next ones.
+    fn keeps_waiting(&self, follow: bool) -> bool {
+        self.lines.is_empty() && matches!(self.from, From::Open(_)) && !(follow && self.quiet)
+    }
+
+    fn take(&mut self, frame: Option<Frame>, follow: bool) {
         self.quiet = false;
-        match frame {
+        let broke = match frame {
             Some(Frame::Logs(logs)) => {
                 for line in logs.lines {
-                    let shown = LogLine {
-                        at: nanos(line.at),
-                        index: self.index,
-                        id: self.id.clone(),
-                        task: line.task,
-                        stream: if line.stderr { "stderr" } else { "stdout" }.to_owned(),
-                        line: String::from_utf8_lossy(&line.text).into_owned(),
-                        error: None,
-                    };
-                    self.lines.push_back((line.at, shown));
+                    self.push(line);
                 }
+                return;
             }
-            Some(Frame::Error(error)) => self.fail(error.message),
-            Some(Frame::Exit(_)) => self.session = None,
-            None => self.fail("the agent ended the output without a word".to_owned()),
-            Some(_) => self.fail("the agent sent something that is no output".to_owned()),
+            Some(Frame::Exit(_)) => {
+                self.from = From::Ended;
+                return;
+            }
+            Some(Frame::Error(error)) if error.code == "unreachable" => error.message,
+            None => "the agent ended the output without a word".to_owned(),
+            Some(Frame::Error(error)) => return self.fail(error.message),
+            Some(_) => return self.fail("the agent sent something that is no output".to_owned()),
+        };
+        if follow {
+            self.note(format!("{broke}; its output goes on when that is over"));
+            self.from = From::Lost;
+        } else {
+            self.fail(broke);
         }
+    }
+
+    fn fail(&mut self, error: String) {
+        self.say(LogLine { error: Some(error), ..LogLine::default() });
+        self.from = From::Ended;
+    }
+
+    fn push(&mut self, line: Line) {
+        let seen = self
+            .seen
+            .entry(line.task.clone())
+            .or_insert_with(|| LogCursor { task: line.task.clone(), ..LogCursor::default() });
+        let last = if line.stderr { &mut seen.stderr } else { &mut seen.stdout };
+        *last = line.at.max(*last);
+        let shown = LogLine {
+            at: nanos(line.at),
+            index: self.index,
+            id: self.id.to_string(),
+            task: line.task,
+            stream: if line.stderr { "stderr" } else { "stdout" }.to_owned(),
+            line: String::from_utf8_lossy(&line.text).into_owned(),
+            ..LogLine::default()
+        };
+        self.lines.push_back((line.at, shown));
     }
 }
 
@@ -89,13 +153,71 @@ impl Merge {
         Self { sources }
     }
 
-    pub(super) fn add(&mut self, source: Source) {
-        self.sources.push(source);
-    }
-
     /// Copies that have not ended.
     pub(super) fn len(&self) -> usize {
         self.sources.len()
+    }
+
+    /// Whether all have ended.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sources.is_empty()
+    }
+
+    fn find(&mut self, id: AllocId) -> Option<&mut Source> {
+        self.sources.iter_mut().find(|source| source.id == id)
+    }
+
+    /// A session with a copy: a new one, or one that had broken off.
+    pub(super) fn put(&mut self, alloc: &Allocation, session: Session) {
+        self.put_session(alloc.id, alloc.index, session);
+    }
+
+    fn put_session(&mut self, id: AllocId, index: u32, session: Session) {
+        match self.find(id) {
+            Some(source) => {
+                source.from = From::Open(session);
+                source.opened = true;
+                source.quiet = false;
+            }
+            None => self.sources.push(Source::of(index, id, From::Open(session))),
+        }
+    }
+
+    /// A copy that can't be reached now.
+    pub(super) fn put_lost(&mut self, alloc: &Allocation, error: &SessionError) {
+        match self.find(alloc.id) {
+            // That has been said.
+            Some(source) => source.from = From::Lost,
+            None => self.sources.push(Source::lost(alloc, error)),
+        }
+    }
+
+    /// No more comes from this copy; says why.
+    pub(super) fn give_up(&mut self, alloc: &Allocation, why: String) {
+        if self.find(alloc.id).is_none() {
+            self.sources.push(Source::of(alloc.index, alloc.id, From::Ended));
+        }
+        self.end(alloc.id, why);
+    }
+
+    /// No more comes from this copy, if it is there; says why.
+    pub(super) fn end(&mut self, id: AllocId, why: String) {
+        if let Some(source) = self.find(id) {
+            source.note(why);
+            source.from = From::Ended;
+        }
+    }
+
+    /// Copies that broke off, each with the lines it had; none if it was never open. They count
+    /// as being opened from now on.
+    pub(super) fn take_lost(&mut self) -> Vec<(AllocId, Option<Vec<LogCursor>>)> {
+        let lost = self.sources.iter_mut().filter(|source| matches!(source.from, From::Lost));
+        lost.map(|source| {
+            source.from = From::Opening;
+            let seen = || source.seen.values().cloned().collect();
+            (source.id, source.opened.then(seen))
+        })
+        .collect()
     }
 
     /// The next lines; none when all copies have ended. Lines come in the order of their times;
@@ -103,38 +225,36 @@ impl Merge {
     /// given up and called again without losing any.
     pub(super) async fn next(&mut self, follow: bool) -> Option<Vec<LogLine>> {
         loop {
-            self.sources.retain(|source| source.session.is_some() || !source.lines.is_empty());
+            self.sources
+                .retain(|source| !matches!(source.from, From::Ended) || !source.lines.is_empty());
             if self.sources.is_empty() {
                 return None;
             }
             let something = self.sources.iter().any(|source| !source.lines.is_empty());
-            let all = self
-                .sources
-                .iter()
-                .all(|source| !source.lines.is_empty() || (follow && source.quiet));
+            let all = !self.sources.iter().any(|source| source.keeps_waiting(follow));
             if something && all {
                 return Some(self.sorted());
             }
             if follow && something {
-                if tokio::time::timeout(PATIENCE, self.read()).await.is_err() {
+                if tokio::time::timeout(PATIENCE, self.read(follow)).await.is_err() {
                     for source in self.sources.iter_mut().filter(|s| s.lines.is_empty()) {
                         source.quiet = true;
                     }
                 }
             } else {
-                self.read().await;
+                self.read(follow).await;
             }
         }
     }
 
     /// Waits for a frame of any copy that has no line left.
-    async fn read(&mut self) {
+    async fn read(&mut self, follow: bool) {
         poll_fn(|task| {
             let mut ready = false;
             for source in self.sources.iter_mut().filter(|source| source.lines.is_empty()) {
-                let Some(session) = &mut source.session else { continue };
+                let From::Open(session) = &mut source.from else { continue };
                 if let Poll::Ready(frame) = session.from.poll_recv(task) {
-                    source.take(frame.and_then(|frame| frame.frame));
+                    source.take(frame.and_then(|frame| frame.frame), follow);
                     ready = true;
                 }
             }
@@ -154,7 +274,7 @@ impl Merge {
                 .min_by_key(|source| source.lines.front().map(|(at, _)| *at));
             let Some(source) = earliest else { break };
             sorted.extend(source.lines.pop_front().map(|(_, line)| line));
-            if source.lines.is_empty() && source.session.is_some() {
+            if source.lines.is_empty() && matches!(source.from, From::Open(_)) {
                 break;
             }
         }
@@ -167,16 +287,14 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::rpc::v1::{Exit, LogLine as Line, LogLines, SessionFrame};
+    use crate::rpc::v1::{Exit, LogLines, SessionFrame};
 
     type Feed = mpsc::Sender<SessionFrame>;
 
     fn source(index: u32) -> (Feed, Source) {
         let (feed, from) = mpsc::channel(16);
         let (to, _) = mpsc::channel(1);
-        let session = Some(Session { to, from });
-        let id = format!("a{index}");
-        (feed, Source { index, id, session, lines: VecDeque::new(), quiet: false })
+        (feed, Source::of(index, AllocId(u64::from(index)), From::Open(Session { to, from })))
     }
 
     async fn print(feed: &Feed, times: &[u64]) {
@@ -227,6 +345,34 @@ mod tests {
         }
         end(loud).await;
         end(quiet).await;
+        assert_eq!(merge.next(true).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_followed_copy_that_breaks_off_goes_on_where_it_was() {
+        let ((first, one), (second, two)) = (source(0), source(1));
+        let mut merge = Merge::new(vec![one, two]);
+        print(&first, &[7]).await;
+        assert_eq!(merge.next(true).await.unwrap()[0].line, "7");
+        drop(first);
+        let lines = merge.next(true).await.unwrap();
+        assert!(lines[0].note.as_ref().unwrap().contains("without a word"), "{lines:?}");
+        assert_eq!(lines[0].error, None);
+        // Others go on meanwhile.
+        print(&second, &[8]).await;
+        assert_eq!(merge.next(true).await.unwrap()[0].line, "8");
+        let lost = merge.take_lost();
+        let cursor = LogCursor { stdout: 7, ..LogCursor::default() };
+        assert_eq!(lost, [(AllocId(0), Some(vec![cursor]))]);
+        assert_eq!(merge.take_lost(), []);
+        let (first, again) = source(0);
+        let From::Open(session) = again.from else { panic!("it is not open") };
+        merge.put_session(AllocId(0), 0, session);
+        print(&first, &[9]).await;
+        assert_eq!(merge.next(true).await.unwrap()[0].line, "9");
+        merge.end(AllocId(0), "gone".to_owned());
+        end(second).await;
+        assert_eq!(merge.next(true).await.unwrap()[0].note.as_deref(), Some("gone"));
         assert_eq!(merge.next(true).await, None);
     }
 

@@ -1,6 +1,6 @@
 //! Output of allocations and jobs, as lines of JSON.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,9 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 
 use super::context::{Context, StreamSlot, project};
@@ -21,11 +23,13 @@ use super::view::problem::ProblemDetails;
 use super::view::query::{AllocationLogs, ConsistencyChoice, JobLogs};
 use super::view::time::Time;
 use crate::limits::{API_LOG_SOURCES_MAX, LOG_TAIL_LINES_MAX};
-use crate::model::allocation::Allocation;
+use crate::model::allocation::{AllocStatus, Allocation};
 use crate::model::job::JobSpec;
 use crate::model::name::{AllocId, JobId, JobName, TaskName};
+use crate::model::pattern::Pattern;
 use crate::rpc::v1::session_request::Kind;
-use crate::rpc::v1::{LogsRequest, SessionRequest};
+use crate::rpc::v1::{LogCursor, LogsRequest, SessionRequest};
+use crate::server::{Session, SessionError};
 use crate::state::State as ClusterState;
 
 /// How often a followed job is looked at for copies that came since.
@@ -40,29 +44,42 @@ struct Wanted {
     tail: Option<u32>,
     since: u64,
     task: Option<TaskName>,
+    /// As it was given; what it means is checked.
+    grep: String,
+    ignore_case: bool,
+}
+
+/// The query of either route.
+struct Asked {
+    follow: bool,
+    tail: Option<u32>,
+    since: Option<String>,
+    task: Option<String>,
+    grep: Option<String>,
+    ignore_case: bool,
 }
 
 impl Wanted {
-    fn new(
-        follow: bool,
-        tail: Option<u32>,
-        since: Option<&str>,
-        task: Option<&str>,
-    ) -> Result<Self, Problem> {
+    fn new(asked: Asked) -> Result<Self, Problem> {
+        let Asked { follow, tail, since, task, grep, ignore_case } = asked;
         if tail.is_some_and(|tail| tail > LOG_TAIL_LINES_MAX) {
             return Err(Problem::bad_request(format!(
                 "?tail= is at most {LOG_TAIL_LINES_MAX}; leave it away for all there is"
             )));
         }
         let since: Option<Time> = since
-            .map(str::parse)
+            .map(|since| since.parse())
             .transpose()
             .map_err(|error| Problem::bad_request(format!("?since=: {error}")))?;
         let task = task
-            .map(str::parse)
+            .map(|task| task.parse())
             .transpose()
             .map_err(|error| Problem::invalid(format!("?task=: {error}")))?;
-        Ok(Self { follow, tail, since: since.map_or(0, |since| since.0.0), task })
+        let grep = grep.unwrap_or_default();
+        Pattern::new(&grep, ignore_case)
+            .map_err(|error| Problem::bad_request(format!("?grep=: {error}")))?;
+        let since = since.map_or(0, |since| since.0.0);
+        Ok(Self { follow, tail, since, task, grep, ignore_case })
     }
 
     fn check_task(&self, id: &JobId, spec: &JobSpec) -> Result<(), Problem> {
@@ -76,7 +93,8 @@ impl Wanted {
         Err(Problem::new(StatusCode::NOT_FOUND, "not_found", detail))
     }
 
-    fn request(&self, alloc: &Allocation) -> SessionRequest {
+    /// The session to open; `after` is where to go on.
+    fn request(&self, alloc: &Allocation, after: Vec<LogCursor>) -> SessionRequest {
         SessionRequest {
             node: alloc.node.to_string(),
             alloc: alloc.id.0,
@@ -85,6 +103,9 @@ impl Wanted {
                 follow: self.follow,
                 tail: self.tail,
                 since: self.since,
+                grep: self.grep.clone(),
+                ignore_case: self.ignore_case,
+                after,
             })),
         }
     }
@@ -101,16 +122,18 @@ pub(super) async fn allocation_logs(
     Segment(id): Segment<AllocId>,
     Params(query): Params<AllocationLogs>,
 ) -> Result<Response, Problem> {
-    let wanted =
-        Wanted::new(query.follow, query.tail, query.since.as_deref(), query.task.as_deref())?;
+    let AllocationLogs { follow, tail, since, task, grep, ignore_case } = query;
+    let wanted = Wanted::new(Asked { follow, tail, since, task, grep, ignore_case })?;
     let slot = context.stream_slot()?;
     let view = context.view(ConsistencyChoice::Linearizable).await?;
     let alloc = view.state.alloc(id).ok_or_else(|| Problem::not_found("allocation", id))?;
     if let Some(job) = view.state.job(&alloc.job) {
         wanted.check_task(&alloc.job, job.spec_of(alloc.version))?;
     }
-    let source = open(&context, &wanted, alloc).await?;
-    Ok(stream(Feed { context, wanted, merge: Merge::new(vec![source]), more: None, slot }))
+    let request = wanted.request(alloc, Vec::new());
+    let session = context.agents.open_session(request).await?;
+    let merge = Merge::new(vec![Source::new(alloc, session)]);
+    Ok(stream(Feed::new(context, wanted, merge, None), slot))
 }
 
 /// Output of a job's copies, merged by time.
@@ -124,16 +147,16 @@ pub(super) async fn job_logs(
     Segment(name): Segment<JobName>,
     Params(query): Params<JobLogs>,
 ) -> Result<Response, Problem> {
-    let id = JobId { project: project(query.project.as_deref())?, name };
-    let wanted =
-        Wanted::new(query.follow, query.tail, query.since.as_deref(), query.task.as_deref())?;
+    let JobLogs { project: of, index, follow, tail, since, task, grep, ignore_case } = query;
+    let id = JobId { project: project(of.as_deref())?, name };
+    let wanted = Wanted::new(Asked { follow, tail, since, task, grep, ignore_case })?;
     let slot = context.stream_slot()?;
     let view = context.view(ConsistencyChoice::Linearizable).await?;
     let job = view.state.job(&id).ok_or_else(|| Problem::not_found("job", &id))?;
     wanted.check_task(&id, job.spec())?;
-    let allocs = copies(&view.state, &id, query.index);
-    if allocs.is_empty() && !query.follow {
-        let what = query.index.map_or_else(|| id.to_string(), |index| format!("{id}.{index}"));
+    let allocs = copies(&view.state, &id, index);
+    if allocs.is_empty() && !follow {
+        let what = index.map_or_else(|| id.to_string(), |index| format!("{id}.{index}"));
         return Err(Problem::new(
             StatusCode::NOT_FOUND,
             "not_found",
@@ -147,41 +170,60 @@ pub(super) async fn job_logs(
             allocs.len()
         )));
     }
-    let opened = join_all(allocs.iter().map(|alloc| open(&context, &wanted, alloc))).await;
-    let known: BTreeSet<AllocId> = allocs.iter().map(|alloc| alloc.id).collect();
+    let requests = allocs.iter().map(|alloc| wanted.request(alloc, Vec::new()));
+    let opened = join_all(requests.map(|request| context.agents.open_session(request))).await;
+    // What ended before is not news to whoever follows.
+    let known = view.state.allocs_of(&id).map(|alloc| alloc.id).collect();
     let failed = opened.iter().all(Result::is_err);
     let mut sources = Vec::new();
     for (alloc, outcome) in allocs.iter().zip(opened) {
         match outcome {
-            Ok(source) => sources.push(source),
-            Err(problem) if failed && !query.follow => return Err(problem),
-            Err(problem) => sources.push(Source::broken(alloc, problem.detail)),
+            Ok(session) => sources.push(Source::new(alloc, session)),
+            Err(error) if failed && !follow => return Err(error.into()),
+            Err(error) if !follow => sources.push(Source::broken(alloc, error.to_string())),
+            Err(error) => sources.push(Source::lost(alloc, &error)),
         }
     }
-    let more = query.follow.then_some(More { id, index: query.index, known });
-    Ok(stream(Feed { context, wanted, merge: Merge::new(sources), more, slot }))
+    let more = follow.then_some(More { id, index, known });
+    Ok(stream(Feed::new(context, wanted, Merge::new(sources), more), slot))
 }
 
-/// The newest allocation of each copy, or of one.
+/// The allocations whose output is a job's: all that have not ended, since an old and a new one
+/// of the same number may be up at once; and of copies that have none, the last that has ended.
 fn copies(state: &ClusterState, id: &JobId, index: Option<u32>) -> Vec<Arc<Allocation>> {
-    newest(state, id)
-        .into_values()
+    let newest: BTreeSet<AllocId> = newest(state, id).into_values().map(|alloc| alloc.id).collect();
+    state
+        .allocs_of(id)
+        .filter(|alloc| !alloc.ended() || newest.contains(&alloc.id))
         .filter(|alloc| index.is_none_or(|index| alloc.index == index))
         .filter_map(|alloc| state.alloc(alloc.id).cloned())
         .collect()
 }
 
-async fn open(context: &Context, wanted: &Wanted, alloc: &Allocation) -> Result<Source, Problem> {
-    let session = context.agents.open_session(wanted.request(alloc)).await?;
-    Ok(Source::new(alloc, session))
-}
-
-/// A followed job's copies that are being read already.
+/// A followed job's copies.
 struct More {
     id: JobId,
     index: Option<u32>,
+    /// Those that are being read, or need not be.
     known: BTreeSet<AllocId>,
 }
+
+impl More {
+    /// Copies that came since the last look, also those that have ended already.
+    fn news(&mut self, state: &ClusterState) -> Vec<Arc<Allocation>> {
+        let there: BTreeSet<AllocId> = state.allocs_of(&self.id).map(|alloc| alloc.id).collect();
+        let come: Vec<_> = there
+            .difference(&self.known)
+            .filter_map(|id| state.alloc(*id).cloned())
+            .filter(|alloc| self.index.is_none_or(|index| alloc.index == index))
+            .collect();
+        // Those that are forgotten never come again.
+        self.known = there;
+        come
+    }
+}
+
+type Opening = BoxFuture<'static, (Arc<Allocation>, Result<Session, SessionError>)>;
 
 /// Lines on their way to one reader.
 struct Feed {
@@ -189,10 +231,15 @@ struct Feed {
     wanted: Wanted,
     merge: Merge,
     more: Option<More>,
-    slot: StreamSlot,
+    /// Copies on the way to be read, again or for the first time: none holds up the others.
+    opening: FuturesUnordered<Opening>,
+    /// Those that wait for a place.
+    waiting: VecDeque<Arc<Allocation>>,
+    /// When the reader came.
+    began: u64,
 }
 
-fn stream(mut feed: Feed) -> Response {
+fn stream(mut feed: Feed, slot: StreamSlot) -> Response {
     let (chunks, body) = mpsc::channel::<Result<Bytes, std::convert::Infallible>>(CHUNKS);
     tokio::spawn(async move {
         let stop = feed.context.stop.clone();
@@ -206,7 +253,7 @@ fn stream(mut feed: Feed) -> Response {
                 let _ = chunks.try_send(Ok(encode(&[LogLine { error, ..LogLine::default() }])));
             }
         }
-        drop(feed.slot);
+        drop(slot);
     });
     let body = Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(body));
     let headers = [
@@ -228,57 +275,108 @@ fn encode(lines: &[LogLine]) -> Bytes {
 }
 
 impl Feed {
+    fn new(context: Context, wanted: Wanted, merge: Merge, more: Option<More>) -> Self {
+        let began = context.clock.now().0;
+        let (opening, waiting) = (FuturesUnordered::new(), VecDeque::new());
+        Self { context, wanted, merge, more, opening, waiting, began }
+    }
+
     async fn run(&mut self, chunks: &mpsc::Sender<Result<Bytes, std::convert::Infallible>>) {
         let mut look = tokio::time::interval(LOOK_AGAIN);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let lines = tokio::select! {
-                lines = self.merge.next(self.wanted.follow) => lines,
-                _ = look.tick(), if self.more.is_some() => {
-                    self.look_for_more().await;
+                lines = self.merge.next(self.wanted.follow), if !self.merge.is_empty() => lines,
+                Some((alloc, opened)) = self.opening.next() => {
+                    self.opened(&alloc, opened);
                     continue;
                 }
-            };
-            match lines {
-                Some(lines) => {
-                    if chunks.send(Ok(encode(&lines))).await.is_err() {
-                        return;
-                    }
-                }
-                None if self.more.is_none() => return,
-                // Copies may still come.
-                None => {
+                _ = look.tick(), if self.wanted.follow => {
                     if self.is_over() {
                         return;
                     }
-                    look.tick().await;
-                    self.look_for_more().await;
+                    self.look_again();
+                    continue;
                 }
+                // Nothing is left to read, and nothing is to come.
+                else => return,
+            };
+            if let Some(lines) = lines
+                && chunks.send(Ok(encode(&lines))).await.is_err()
+            {
+                return;
             }
         }
     }
 
-    fn is_over(&self) -> bool {
-        let Some(more) = &self.more else { return true };
-        let state = self.context.consensus.views().borrow().state.clone();
-        let active = state.job(&more.id).is_some_and(|job| job.active());
-        !active && copies(&state, &more.id, more.index).iter().all(|a| more.known.contains(&a.id))
+    fn state(&self) -> Arc<ClusterState> {
+        self.context.consensus.views().borrow().state.clone()
     }
 
-    async fn look_for_more(&mut self) {
-        let Some(more) = &mut self.more else { return };
-        let state = self.context.consensus.views().borrow().state.clone();
-        let mut come = copies(&state, &more.id, more.index);
-        come.retain(|alloc| !more.known.contains(&alloc.id));
-        come.truncate(API_LOG_SOURCES_MAX.saturating_sub(self.merge.len()));
-        // All that a new copy has printed is new to the reader.
-        let wanted = Wanted { tail: None, ..self.wanted.clone() };
-        for alloc in come {
-            more.known.insert(alloc.id);
-            match open(&self.context, &wanted, &alloc).await {
-                Ok(source) => self.merge.add(source),
-                Err(problem) => self.merge.add(Source::broken(&alloc, problem.detail)),
+    fn is_over(&self) -> bool {
+        if !self.merge.is_empty() || !self.opening.is_empty() || !self.waiting.is_empty() {
+            return false;
+        }
+        let Some(more) = &self.more else { return true };
+        let state = self.state();
+        let active = state.job(&more.id).is_some_and(|job| job.active());
+        !active && state.allocs_of(&more.id).all(|alloc| more.known.contains(&alloc.id))
+    }
+
+    /// Opens what came since, and what broke off.
+    fn look_again(&mut self) {
+        let state = self.state();
+        if let Some(more) = &mut self.more {
+            self.waiting.extend(more.news(&state));
+        }
+        while self.merge.len() + self.opening.len() < API_LOG_SOURCES_MAX {
+            let Some(alloc) = self.waiting.pop_front() else { break };
+            // All that a new copy has printed is new to the reader.
+            let wanted = Wanted { tail: None, ..self.wanted.clone() };
+            let request = wanted.request(&alloc, Vec::new());
+            self.open(alloc, request);
+        }
+        for (id, seen) in self.merge.take_lost() {
+            let Some(alloc) = state.alloc(id).cloned() else {
+                self.merge.end(id, "the cluster has forgotten it".to_owned());
+                continue;
+            };
+            if alloc.status == AllocStatus::Lost {
+                let why =
+                    format!("node {} is lost; what it printed there can't be read", alloc.node);
+                self.merge.end(id, why);
+                continue;
             }
+            let request = match seen {
+                // Without a line of it there is only the time to go by.
+                Some(after) if after.is_empty() && self.wanted.tail.is_some() => {
+                    let since = self.wanted.since.max(self.began);
+                    Wanted { tail: None, since, ..self.wanted.clone() }.request(&alloc, after)
+                }
+                Some(after) => Wanted { tail: None, ..self.wanted.clone() }.request(&alloc, after),
+                // It was never open.
+                None => self.wanted.request(&alloc, Vec::new()),
+            };
+            self.open(alloc, request);
+        }
+    }
+
+    fn open(&mut self, alloc: Arc<Allocation>, request: SessionRequest) {
+        let agents = self.context.agents.clone();
+        self.opening.push(
+            async move {
+                let opened = agents.open_session(request).await;
+                (alloc, opened)
+            }
+            .boxed(),
+        );
+    }
+
+    fn opened(&mut self, alloc: &Allocation, opened: Result<Session, SessionError>) {
+        match opened {
+            Ok(session) => self.merge.put(alloc, session),
+            Err(error) if error.code() == "unreachable" => self.merge.put_lost(alloc, &error),
+            Err(error) => self.merge.give_up(alloc, error.to_string()),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Start at `router` for how a request passes, at `error` for how refusals become HTTP, at `view`
 //! for the JSON. Reads take `?consistency=`, and answer with the header `Orch-Index`; writes take
-//! the header `Idempotency-Key`; lists are pages `{items, next_cursor}` by `?limit=&cursor=`;
+//! the header `Idempotency-Key`, but for those of servers and snapshots, which are no commands to the
+//! state and refuse it; lists are pages `{items, next_cursor}` by `?limit=&cursor=`;
 //! errors are problem details ([`view::problem::ProblemDetails`]). `?project=` is `default` unless
 //! given; lists of jobs and allocations cover all projects then.
 //!
@@ -15,17 +16,31 @@
 //! | `GET /v1/jobs/{name}/versions` | `project limit cursor consistency` | | `Page<JobVersionRow>`, newest first |
 //! | `PUT /v1/jobs/{name}/scale` | `project` | `ScaleRequest` | `JobChanged` |
 //! | `DELETE /v1/jobs/{name}` | `project purge` | | `JobChanged` |
-//! | `GET /v1/jobs/{name}/logs` | `project index follow tail since task` | | `LogLine`s, `application/x-ndjson` |
+//! | `POST /v1/jobs/{name}/rollback` | `project` | `RollbackRequest`, or none | `JobChanged` |
+//! | `POST /v1/jobs/{name}/restart` | `project` | | `JobChanged` |
+//! | `GET /v1/jobs/{name}/endpoints` | `project port follow consistency` | | `Endpoints`; server-sent events of them with `follow=true` |
+//! | `GET /v1/jobs/{name}/logs` | `project index follow tail since task grep ignore_case` | | `LogLine`s, `application/x-ndjson` |
+//! | `GET /v1/deployments` | `project job active limit cursor consistency` | | `Page<DeploymentRow>`, newest first |
+//! | `GET /v1/deployments/{id}` | `consistency` | | `DeploymentRow` |
+//! | `POST /v1/deployments/{id}/promote` | | | `DeploymentRow` |
+//! | `POST /v1/deployments/{id}/pause` | | | `DeploymentRow` |
+//! | `POST /v1/deployments/{id}/resume` | | | `DeploymentRow` |
+//! | `POST /v1/deployments/{id}/abort` | | `AbortRequest`, or none | `DeploymentRow` |
 //! | `POST /v1/plan` | `project consistency` | a job file | `PlanReply` |
 //! | `GET /v1/allocations` | `project job node all limit cursor consistency` | | `Page<AllocationRow>` |
 //! | `GET /v1/allocations/{id}` | `consistency` | | `AllocationStatus` |
-//! | `GET /v1/allocations/{id}/logs` | `follow tail since task` | | `LogLine`s, `application/x-ndjson` |
+//! | `GET /v1/allocations/{id}/logs` | `follow tail since task grep ignore_case` | | `LogLine`s, `application/x-ndjson` |
 //! | `GET /v1/allocations/{id}/exec` | `command… task tty stdin columns rows` | | WebSocket, binary frames: see `exec_channel` |
+//! | `GET /v1/allocations/{id}/files` | `path task look` | | the tar stream, `application/x-tar`; `FileStatus` with `look=true` |
+//! | `PUT /v1/allocations/{id}/files` | `path task` | a tar stream, `application/x-tar` | 204 |
+//! | `GET /v1/allocations/{id}/forward` | `port task` | | WebSocket: bytes on channels 0 and 1 as `exec`, empty at their ends |
 //! | `GET /v1/nodes` | `limit cursor consistency` | | `Page<NodeRow>` |
 //! | `GET /v1/nodes/{name}` | `consistency` | | `NodeStatus` |
 //! | `POST /v1/nodes/{name}/eligibility` | | `EligibilityRequest` | `NodeRow` |
 //! | `POST /v1/nodes/{name}/drain` | | `DrainRequest` | `NodeRow` |
 //! | `DELETE /v1/nodes/{name}` | | | 204 |
+//! | `POST /v1/rebalance` | | `RebalanceRequest` | `RebalanceReply` |
+//! | `GET /v1/usage` | `project job consistency` | | `UsageReply` |
 //! | `GET /v1/servers` | | | `Page<ServerRow>` |
 //! | `DELETE /v1/servers/{name}` | | | 204 |
 //! | `POST /v1/servers/transfer` | | `TransferRequest` | `TransferReply` |
@@ -45,10 +60,14 @@
 mod agents;
 mod allocations;
 mod context;
+mod deployments;
+mod endpoints;
 mod error;
 mod events;
 mod exec;
 mod extract;
+mod files;
+mod forward;
 mod from_state;
 mod guard;
 mod jobs;
@@ -57,13 +76,16 @@ mod logs;
 mod nodes;
 mod page;
 mod plan;
+mod rebalance;
 mod router;
 mod serve;
 mod servers;
 mod snapshot;
 pub mod snapshot_file;
+mod socket;
 mod submit;
 mod system;
+mod usage;
 mod variables;
 pub mod view;
 

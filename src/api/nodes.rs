@@ -27,12 +27,14 @@ pub(super) async fn list_nodes(
 ) -> Result<Indexed<Page<NodeRow>>, Problem> {
     let ask: page::Ask<NodeName> = page::ask(query.limit, query.cursor.as_deref())?;
     let view = context.view(query.consistency).await?;
+    let usage = context.agents.usage(None).await.unwrap_or_default();
+    let now = context.clock.now();
     blocking(move || {
         let rows = view
             .state
             .nodes()
             .filter(|known| ask.after.as_ref().is_none_or(|after| known.name > *after))
-            .map(|known| (known.name.clone(), node::row(&view.state, known)));
+            .map(|known| (known.name.clone(), node::heard(&view.state, known, &usage, now)));
         Indexed(view.applied_index, page::page(ask.limit, rows))
     })
     .await
@@ -51,8 +53,9 @@ pub(super) async fn read_node(
 ) -> Result<Indexed<NodeStatus>, Problem> {
     let view = context.view(query.consistency).await?;
     let known = view.state.node(&name).ok_or_else(|| Problem::not_found("node", &name))?;
-    let stats = context.agents.node_stats(&name);
-    Ok(Indexed(view.applied_index, node::status(&view.state, known, stats)))
+    let usage = context.agents.usage(Some(&name)).await.unwrap_or_default();
+    let now = context.clock.now();
+    Ok(Indexed(view.applied_index, node::status(&view.state, known, &usage, now)))
 }
 
 /// Lets new work on a node, or keeps it away.

@@ -152,6 +152,18 @@ impl Copy {
                     });
                 }
             }
+            Command::PreemptAllocs { victims, by } if by == job => {
+                let priority = self.state.job(by).map_or(0, |job| job.spec().priority);
+                for alloc in victims.iter().filter_map(|id| self.state.alloc(*id)) {
+                    outcome.stops.push(PlannedStop {
+                        job: alloc.job.to_string(),
+                        id: alloc.id.to_string(),
+                        index: alloc.index,
+                        node: alloc.node.to_string(),
+                        reason: format!("preempted by {by}, whose priority is {priority}"),
+                    });
+                }
+            }
             Command::Place(placements) => {
                 for row in placements.rows().filter(|row| row.job == *job) {
                     let known = self.state.job(job);
@@ -206,6 +218,7 @@ impl Copy {
             generation: alloc.grant.generation,
             status,
             health: Health::Healthy,
+            ready: true,
             tasks: tasks.map(|task| (task.name.clone(), started.clone())).collect(),
             message: String::new(),
         }

@@ -13,14 +13,17 @@ use super::context::Context;
 use super::error::Problem;
 use super::view::allocation::{ExecControl, TerminalSize};
 use super::view::query::ConsistencyChoice;
-use super::{allocations, events, exec, guard, jobs, logs, nodes, plan, servers, snapshot};
-use super::{submit, system, variables};
+use super::{
+    allocations, deployments, endpoints, events, exec, files, forward, guard, jobs, logs, nodes,
+    plan, rebalance, servers, snapshot,
+};
+use super::{submit, system, usage, variables};
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "orch",
-        description = "Jobs, allocations, nodes, servers, variables and events of an orch cluster. \
+        description = "Jobs, deployments, allocations, nodes, servers, variables and events of an orch cluster. \
         Reads are linearizable unless ?consistency=stale; errors are problem details (RFC 9457); \
         writes take an Idempotency-Key; reads answer with the header Orch-Index.",
         license(name = "Apache-2.0")
@@ -37,16 +40,29 @@ fn routes() -> OpenApiRouter<Context> {
         .routes(routes!(jobs::read_job_spec))
         .routes(routes!(jobs::list_job_versions))
         .routes(routes!(jobs::scale_job))
+        .routes(routes!(deployments::rollback_job))
+        .routes(routes!(deployments::restart_job))
+        .routes(routes!(endpoints::read_endpoints))
+        .routes(routes!(deployments::list_deployments))
+        .routes(routes!(deployments::read_deployment))
+        .routes(routes!(deployments::promote_deployment))
+        .routes(routes!(deployments::pause_deployment))
+        .routes(routes!(deployments::resume_deployment))
+        .routes(routes!(deployments::abort_deployment))
         .routes(routes!(logs::job_logs))
         .routes(routes!(plan::plan_jobs))
         .routes(routes!(allocations::list_allocations))
         .routes(routes!(allocations::read_allocation))
         .routes(routes!(logs::allocation_logs))
         .routes(routes!(exec::exec))
+        .routes(routes!(files::read_files, files::write_files))
+        .routes(routes!(forward::forward))
         .routes(routes!(nodes::list_nodes))
         .routes(routes!(nodes::read_node, nodes::remove_node))
         .routes(routes!(nodes::set_eligibility))
         .routes(routes!(nodes::drain_node))
+        .routes(routes!(rebalance::rebalance))
+        .routes(routes!(usage::read_usage))
         .routes(routes!(servers::list_servers))
         .routes(routes!(servers::remove_server))
         .routes(routes!(servers::transfer_leadership))

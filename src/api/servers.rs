@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 
 use super::context::{Context, blocking};
 use super::error::Problem;
-use super::extract::{JsonBody, NoParams, Params, Segment};
+use super::extract::{JsonBody, NoIdempotencyKey, NoParams, Params, Segment};
 use super::view::Page;
 use super::view::problem::ProblemDetails;
 use super::view::server::{ChecksumReply, ServerRow, TransferReply, TransferRequest};
@@ -43,7 +43,8 @@ pub(super) async fn list_servers(
     Json(Page { items, next_cursor: None })
 }
 
-/// Takes a member out of the cluster.
+/// Takes a member out of the cluster. Takes no Idempotency-Key: membership is no part of the state
+/// that remembers them. A member that is gone already is not found.
 #[utoipa::path(
     delete, path = "/v1/servers/{name}", tag = "servers",
     params(("name" = String, Path, description = "The server's name")),
@@ -53,6 +54,7 @@ pub(super) async fn remove_server(
     State(context): State<Context>,
     Segment(name): Segment<ServerName>,
     Params(NoParams {}): Params<NoParams>,
+    NoIdempotencyKey: NoIdempotencyKey,
 ) -> Result<StatusCode, Problem> {
     known(&context, &name).await?;
     context.consensus.remove_server(name.as_str()).await?;
@@ -66,7 +68,8 @@ async fn known(context: &Context, name: &ServerName) -> Result<(), Problem> {
     found.then_some(()).ok_or_else(|| Problem::not_found("server", name))
 }
 
-/// Hands leadership over.
+/// Hands leadership over. Takes no Idempotency-Key: leadership is no part of the state that
+/// remembers them.
 #[utoipa::path(
     post, path = "/v1/servers/transfer", tag = "servers",
     request_body = TransferRequest,
@@ -75,6 +78,7 @@ async fn known(context: &Context, name: &ServerName) -> Result<(), Problem> {
 pub(super) async fn transfer_leadership(
     State(context): State<Context>,
     Params(NoParams {}): Params<NoParams>,
+    NoIdempotencyKey: NoIdempotencyKey,
     JsonBody(ask): JsonBody<TransferRequest>,
 ) -> Result<Json<TransferReply>, Problem> {
     if let Some(to) = &ask.to {

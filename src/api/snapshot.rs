@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::context::{Context, INDEX_HEADER};
 use super::error::Problem;
-use super::extract::{NoParams, Params, media_type, unsupported};
+use super::extract::{NoIdempotencyKey, NoParams, Params, media_type, unsupported};
 use super::snapshot_file::{self, TRAILER_BYTES};
 use super::view::problem::ProblemDetails;
 use super::view::query::Read;
@@ -67,7 +67,7 @@ impl Write for ToChannel {
 }
 
 /// Puts a saved snapshot in the place of the state. Nothing changes until all of it has arrived
-/// and is found whole.
+/// and is found whole. Takes no Idempotency-Key: what remembers keys is replaced as well.
 #[utoipa::path(
     put, path = "/v1/snapshot", tag = "snapshot",
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
@@ -76,6 +76,7 @@ impl Write for ToChannel {
 pub(super) async fn restore_snapshot(
     State(context): State<Context>,
     Params(NoParams {}): Params<NoParams>,
+    NoIdempotencyKey: NoIdempotencyKey,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<RestoreReply>, Problem> {

@@ -2,9 +2,17 @@
 //!
 //! Each returns rows; printing is the command line's part. Start at the file of the benchmark.
 
+mod cluster;
+mod engine;
+pub mod error;
+pub mod facts;
+pub mod nodes;
 pub mod schedule;
+pub mod services;
 pub mod start;
 pub mod store;
+
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -26,4 +34,9 @@ impl Spread {
         let at = |i: usize| values.get(i).copied().unwrap_or_default();
         Self { median: at(values.len() / 2), min: at(0), max: at(values.len().saturating_sub(1)) }
     }
+}
+
+/// Since then, in milliseconds.
+fn millis(begin: Instant) -> f64 {
+    begin.elapsed().as_secs_f64() * 1000.0
 }

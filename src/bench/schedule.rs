@@ -167,6 +167,7 @@ impl Bench {
                     generation: alloc.grant.generation,
                     status: AllocStatus::Running,
                     health: Health::Healthy,
+                    ready: true,
                     tasks: BTreeMap::new(),
                     message: String::new(),
                 })
@@ -179,11 +180,7 @@ impl Bench {
 
 fn service(name: &str) -> Result<JobSpec, NameError> {
     let task = TaskSpec {
-        name: name.parse()?,
-        runtime: TaskRuntime::Process,
-        entrypoint: None,
         command: vec!["serve".to_owned()],
-        environment: BTreeMap::new(),
         ports: vec![PortSpec {
             name: "http".parse()?,
             container: None,
@@ -195,30 +192,14 @@ fn service(name: &str) -> Result<JobSpec, NameError> {
             memory: Some(1 << 30),
             ..ResourceRequest::default()
         },
-        volumes: Vec::new(),
-        user: None,
-        working_dir: None,
-        stop_signal: None,
-        stop_grace: TaskSpec::stop_grace_default(),
-        cap_add: Vec::new(),
-        cap_drop: Vec::new(),
-        read_only: false,
-        healthcheck: None,
-        labels: BTreeMap::new(),
+        ..TaskSpec::new(name.parse()?, TaskRuntime::Process)
     };
     Ok(JobSpec {
-        project: Default::default(),
-        name: name.parse()?,
-        kind: JobKind::Service { replicas: REPLICAS },
-        priority: JobSpec::priority_default(),
-        labels: BTreeMap::new(),
-        tasks: vec![task],
         placement: crate::model::job::Placement {
             spread: vec![crate::model::constraint::Subject::Attribute("zone".to_owned())],
             ..Default::default()
         },
-        restart: Default::default(),
-        update: Default::default(),
+        ..JobSpec::new(name.parse()?, JobKind::Service { replicas: REPLICAS }, vec![task])
     })
 }
 

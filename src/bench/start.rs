@@ -1,17 +1,16 @@
 //! How fast containers start: a running cluster with one agent beside `docker run -d` on the same
 //! engine, in the same run, turn by turn.
 
-use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::json;
-use tokio::process::Command;
 use tokio::task::JoinSet;
 
-use super::Spread;
-use crate::api::view::Page;
-use crate::api::view::allocation::AllocationRow;
+use super::cluster::{Cluster, POLL, WAIT};
+use super::engine::docker;
+use super::error::BenchError;
+use super::{Spread, millis};
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -41,35 +40,14 @@ pub struct Row {
     pub ratio: f64,
 }
 
-/// Why it could not be measured.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The engine's client failed.
-    #[error("docker {command}: {message}")]
-    Docker {
-        /// What it was asked.
-        command: String,
-        /// What it said.
-        message: String,
-    },
-    /// The cluster's API failed.
-    #[error("{0}")]
-    Api(String),
-    /// What should have started did not.
-    #[error("{0} did not come up within {1} s")]
-    Slow(String, u64),
-}
-
-const WAIT: Duration = Duration::from_secs(300);
-const POLL: Duration = Duration::from_millis(10);
 const JOB: &str = "bench-start";
 
 /// Takes the measurements; what it started is gone afterwards.
 ///
 /// # Errors
-/// See [`StartError`].
-pub async fn run(options: &Options) -> Result<Vec<Row>, StartError> {
-    let bench = Bench { options, http: client()? };
+/// See [`BenchError`].
+pub async fn run(options: &Options) -> Result<Vec<Row>, BenchError> {
+    let bench = Bench { options, cluster: Cluster::new(&options.addr)? };
     let (mut docker_many, mut orch_many) = (Vec::new(), Vec::new());
     let (mut docker_one, mut orch_one) = (Vec::new(), Vec::new());
     for _ in 0..options.runs.max(1) {
@@ -92,20 +70,13 @@ pub async fn run(options: &Options) -> Result<Vec<Row>, StartError> {
     ])
 }
 
-fn client() -> Result<reqwest::Client, StartError> {
-    reqwest::Client::builder()
-        .tls_certs_only([])
-        .build()
-        .map_err(|error| StartError::Api(error.to_string()))
-}
-
 struct Bench<'o> {
     options: &'o Options,
-    http: reqwest::Client,
+    cluster: Cluster,
 }
 
 impl Bench<'_> {
-    async fn docker_many(&self) -> Result<f64, StartError> {
+    async fn docker_many(&self) -> Result<f64, BenchError> {
         let begin = Instant::now();
         let mut running = JoinSet::new();
         let mut ids = Vec::new();
@@ -124,7 +95,7 @@ impl Bench<'_> {
         Ok(elapsed)
     }
 
-    async fn orch_many(&self) -> Result<f64, StartError> {
+    async fn orch_many(&self) -> Result<f64, BenchError> {
         let file = json!({
             "job": JOB,
             "replicas": self.options.containers,
@@ -134,23 +105,23 @@ impl Bench<'_> {
             "resources": { "cpu": 0.02, "memory": "8Mi" },
         });
         let begin = Instant::now();
-        self.submit(&file).await?;
+        self.cluster.submit(&file).await?;
         self.wait_for(self.options.containers as usize, "running").await?;
         let elapsed = millis(begin);
-        self.purge().await?;
+        self.cluster.purge(JOB).await?;
         Ok(elapsed)
     }
 
-    async fn docker_one(&self) -> Result<f64, StartError> {
+    async fn docker_one(&self) -> Result<f64, BenchError> {
         let begin = Instant::now();
         let serve = format!("mkdir /www; echo up > /www/index.html; exec {HTTPD}");
         let args = ["run", "-d", "-p", "127.0.0.1::8080", &self.options.image, "sh", "-c", &serve];
         let id = docker(&args).await?;
         let port = docker(&["port", &id, "8080"]).await?;
         let url = format!("http://{}/", port.lines().next().unwrap_or_default());
-        while self.http.get(&url).send().await.is_err() {
+        while self.cluster.http().get(&url).send().await.is_err() {
             if begin.elapsed() > WAIT {
-                return Err(StartError::Slow("docker run".to_owned(), WAIT.as_secs()));
+                return Err(BenchError::Slow("docker run".to_owned(), WAIT.as_secs()));
             }
             tokio::time::sleep(POLL).await;
         }
@@ -159,7 +130,7 @@ impl Bench<'_> {
         Ok(elapsed)
     }
 
-    async fn orch_one(&self) -> Result<f64, StartError> {
+    async fn orch_one(&self) -> Result<f64, BenchError> {
         let file = json!({
             "job": JOB,
             "replicas": 1,
@@ -170,76 +141,24 @@ impl Bench<'_> {
             "healthcheck": { "http": "/", "port": "http" },
         });
         let begin = Instant::now();
-        self.submit(&file).await?;
+        self.cluster.submit(&file).await?;
         self.wait_for(1, "healthy").await?;
         let elapsed = millis(begin);
-        self.purge().await?;
+        self.cluster.purge(JOB).await?;
         Ok(elapsed)
     }
 
-    async fn submit(&self, file: &serde_json::Value) -> Result<(), StartError> {
-        let url = format!("{}/v1/jobs", self.options.addr);
-        self.checked(self.http.post(url).json(file)).await.map(drop)
-    }
-
-    async fn checked(
-        &self,
-        request: reqwest::RequestBuilder,
-    ) -> Result<reqwest::Response, StartError> {
-        let api = |error: reqwest::Error| StartError::Api(error.to_string());
-        let response = request.send().await.map_err(api)?;
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        let status = response.status();
-        let body = response.text().await.map_err(api)?;
-        Err(StartError::Api(format!("{status}: {body}")))
-    }
-
     /// Waits until `count` allocations have that word as state or health.
-    async fn wait_for(&self, count: usize, word: &str) -> Result<(), StartError> {
+    async fn wait_for(&self, count: usize, word: &str) -> Result<(), BenchError> {
         let begin = Instant::now();
         loop {
-            let rows = self.rows().await?;
-            let there = rows
-                .iter()
-                .filter(|row| row.id.is_some() && (row.state == word || row.health == word));
+            let rows = self.cluster.copies(JOB).await?;
+            let there = rows.iter().filter(|row| row.state == word || row.health == word);
             if there.count() == count {
                 return Ok(());
             }
             if begin.elapsed() > WAIT {
-                return Err(StartError::Slow(format!("job {JOB}"), WAIT.as_secs()));
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    }
-
-    async fn rows(&self) -> Result<Vec<AllocationRow>, StartError> {
-        let url =
-            format!("{}/v1/allocations?job={JOB}&limit=1000&consistency=stale", self.options.addr);
-        let page: Page<AllocationRow> = self
-            .checked(self.http.get(url))
-            .await?
-            .json()
-            .await
-            .map_err(|error| StartError::Api(error.to_string()))?;
-        Ok(page.items)
-    }
-
-    /// Stops the job and waits until nothing of it is left.
-    async fn purge(&self) -> Result<(), StartError> {
-        let url = format!("{}/v1/jobs/{JOB}?purge=true", self.options.addr);
-        self.checked(self.http.delete(&url)).await?;
-        let begin = Instant::now();
-        let job = format!("{}/v1/jobs/{JOB}?consistency=stale", self.options.addr);
-        loop {
-            let api = |error: reqwest::Error| StartError::Api(error.to_string());
-            let response = self.http.get(&job).send().await.map_err(api)?;
-            if response.status() == reqwest::StatusCode::NOT_FOUND {
-                return Ok(());
-            }
-            if begin.elapsed() > WAIT {
-                return Err(StartError::Slow(format!("the end of job {JOB}"), WAIT.as_secs()));
+                return Err(BenchError::Slow(format!("job {JOB}"), WAIT.as_secs()));
             }
             tokio::time::sleep(POLL).await;
         }
@@ -248,40 +167,18 @@ impl Bench<'_> {
 
 const HTTPD: &str = "httpd -f -p 8080 -h /www";
 
-fn millis(begin: Instant) -> f64 {
-    begin.elapsed().as_secs_f64() * 1000.0
-}
-
 fn joined(
-    done: Option<Result<Result<String, StartError>, tokio::task::JoinError>>,
-) -> Result<Option<String>, StartError> {
+    done: Option<Result<Result<String, BenchError>, tokio::task::JoinError>>,
+) -> Result<Option<String>, BenchError> {
     match done {
         None => Ok(None),
         Some(Ok(result)) => result.map(Some),
-        Some(Err(error)) => Err(StartError::Api(error.to_string())),
+        Some(Err(error)) => Err(BenchError::Api(error.to_string())),
     }
 }
 
-async fn remove(ids: &[String]) -> Result<(), StartError> {
+async fn remove(ids: &[String]) -> Result<(), BenchError> {
     let mut args = vec!["rm", "-f"];
     args.extend(ids.iter().map(String::as_str));
     docker(&args).await.map(drop)
-}
-
-/// Runs the engine's client; what it printed comes back trimmed.
-async fn docker(args: &[&str]) -> Result<String, StartError> {
-    let failed = |message: String| StartError::Docker {
-        command: args.first().copied().unwrap_or_default().to_owned(),
-        message,
-    };
-    let output = Command::new("docker")
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .map_err(|error| failed(error.to_string()))?;
-    if !output.status.success() {
-        return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
-use super::output::Cell;
-use crate::bench::{Spread, schedule, start, store};
+use super::output::{Cell, note};
+use crate::bench::{Spread, nodes, schedule, services, start, store};
 use crate::model::time::Millis;
 
 /// Verbs of `orch bench`.
@@ -15,7 +15,9 @@ use crate::model::time::Millis;
 #[command(after_help = "Examples:
   orch bench store --servers 3                      how many commands the store carries out
   orch bench schedule --nodes 5000                  how fast placements are decided
+  orch bench nodes --nodes 5000                     how soon lost nodes are noticed among many
   orch bench start --image busybox:1                how fast containers start, beside docker run
+  orch bench services --image busybox:1             kills, updates, drains, beside Docker Swarm
 Each figure is the median of the runs, with the smallest and largest behind it.")]
 pub(super) struct BenchArgs {
     #[command(subcommand)]
@@ -57,6 +59,27 @@ enum BenchVerb {
         #[arg(long, default_value_t = 5)]
         runs: u32,
     },
+    /// Attach many agents to a server in this process, and let some fall silent
+    Nodes {
+        /// Agents
+        #[arg(long, default_value_t = 5000)]
+        nodes: usize,
+        /// How many of them fall silent; as many others have work as well
+        #[arg(long, default_value_t = 100)]
+        silent: usize,
+        /// How long all is calm before that
+        #[arg(long, default_value = "20s")]
+        calm: Millis,
+        /// How often agents send a heartbeat
+        #[arg(long, default_value = "2s")]
+        heartbeat: Millis,
+        /// A node that is not heard for longer is lost
+        #[arg(long, default_value = "10s")]
+        node_timeout: Millis,
+        /// Where the server's data directory is made; by default, for temporary files
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
     /// Start containers through a server, and beside it with docker alone
     Start {
         /// An image that the engine has, with sh, sleep and httpd, as busybox
@@ -72,6 +95,53 @@ enum BenchVerb {
         #[arg(long, default_value_t = 5)]
         runs: u32,
     },
+    /// Look after services through a server, and beside it with Docker Swarm on the same engine
+    ///
+    /// Swarm is switched on for the time of the measurement unless it is on. A drain needs two
+    /// agents without other work; both may use the same engine, with different --name,
+    /// --data-dir and --bind-address.
+    Services {
+        /// An image that the engine has, with sleep, true and false, as busybox
+        #[arg(long)]
+        image: String,
+        /// Replicas started at once
+        #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        replicas: u32,
+        /// Times each measurement is taken
+        #[arg(long, default_value_t = 5)]
+        runs: u32,
+        /// Measure only these
+        #[arg(long, value_delimiter = ',', value_enum)]
+        only: Vec<PartArg>,
+    },
+}
+
+/// What `orch bench services` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PartArg {
+    Kill,
+    KillChecked,
+    Start,
+    StartChecked,
+    Update,
+    UpdateStopFirst,
+    Drain,
+    Rollback,
+}
+
+impl From<PartArg> for services::Part {
+    fn from(from: PartArg) -> Self {
+        match from {
+            PartArg::Kill => Self::Kill,
+            PartArg::KillChecked => Self::KillChecked,
+            PartArg::Start => Self::Start,
+            PartArg::StartChecked => Self::StartChecked,
+            PartArg::Update => Self::Update,
+            PartArg::UpdateStopFirst => Self::UpdateStopFirst,
+            PartArg::Drain => Self::Drain,
+            PartArg::Rollback => Self::Rollback,
+        }
+    }
 }
 
 /// Synchronous: each benchmark has a runtime of its own, or none.
@@ -119,6 +189,32 @@ pub(super) fn run(args: BenchArgs, addr: &str, context: &Context) -> Outcome {
                 ]
             })?;
         }
+        BenchVerb::Nodes { nodes, silent, calm, heartbeat, node_timeout, dir } => {
+            if 2 * silent > nodes || silent == 0 {
+                return Err(Failure::usage(
+                    "--silent must be at least 1, and at most half of --nodes",
+                ));
+            }
+            let dir = dir.unwrap_or_else(std::env::temp_dir);
+            let calm = calm.as_duration();
+            let options = nodes::Options { dir, nodes, silent, calm, heartbeat, node_timeout };
+            let rows = nodes::run(&options).map_err(|error| Failure::failed(error.to_string()))?;
+            let headers = ["WHAT", "VALUE", "UNIT", "99% WITHIN", "MAX"];
+            let number = |value: f64| match value.fract() == 0.0 {
+                true => format!("{value:.0}"),
+                false => format!("{value:.2}"),
+            };
+            context.output.rows(&rows, &headers, "no measurements", |row| {
+                let more = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), number);
+                vec![
+                    row.what.into(),
+                    number(row.value).into(),
+                    row.unit.into(),
+                    more(row.p99).into(),
+                    more(row.max).into(),
+                ]
+            })?;
+        }
         BenchVerb::Start { image, containers, parallel, runs } => {
             let addr = addr.to_owned();
             let options = start::Options { addr, image, containers, parallel, runs };
@@ -137,8 +233,40 @@ pub(super) fn run(args: BenchArgs, addr: &str, context: &Context) -> Outcome {
                 ]
             })?;
         }
+        BenchVerb::Services { image, replicas, runs, only } => {
+            let only = only.into_iter().map(services::Part::from).collect();
+            let options = services::Options { addr: addr.to_owned(), image, replicas, runs, only };
+            let runtime = tokio::runtime::Runtime::new()
+                .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
+            let report = runtime
+                .block_on(services::run(&options, &note))
+                .map_err(|error| Failure::failed(error.to_string()))?;
+            context.output.value(&report, || {
+                let table = context.output.table(&SERVICES, report.rows.iter().map(services_row));
+                format!("{}\n{table}", report.facts.line())
+            })?;
+        }
     }
     Ok(Exit::DONE)
+}
+
+const SERVICES: [&str; 6] = ["WHAT", "SWARM ms", "ORCH ms", "RATIO", "FEWEST HEALTHY", "NOTE"];
+
+fn services_row(row: &services::Row) -> Vec<Cell> {
+    let dash = || "-".to_owned();
+    let least = |least: Option<u32>| least.map_or_else(dash, |least| least.to_string());
+    let fewest = match (row.swarm_least, row.orch_least) {
+        (None, None) => dash(),
+        (swarm, orch) => format!("{}, {}", least(swarm), least(orch)),
+    };
+    vec![
+        row.what.clone().into(),
+        row.swarm_ms.as_ref().map_or_else(dash, spread).into(),
+        row.orch_ms.as_ref().map_or_else(dash, spread).into(),
+        row.ratio.map_or_else(dash, |ratio| format!("{ratio:.2}")).into(),
+        fewest.into(),
+        row.note.clone().into(),
+    ]
 }
 
 fn spread(spread: &Spread) -> String {

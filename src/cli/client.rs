@@ -43,6 +43,8 @@ pub(super) struct Call {
     accept: Option<&'static str>,
     /// Carried out at most once, however often it is sent.
     key: Option<String>,
+    /// The route takes no key.
+    unkeyed: bool,
     /// What is asked for, to say which one there is none of.
     hint: String,
 }
@@ -64,6 +66,7 @@ impl Call {
             streams: false,
             accept: None,
             key: None,
+            unkeyed: false,
             hint: String::new(),
         }
     }
@@ -103,6 +106,12 @@ impl Call {
     pub(super) fn streaming(mut self, accept: &'static str) -> Self {
         self.streams = true;
         self.accept = Some(accept);
+        self
+    }
+
+    /// For a write that is no command to the state, which alone remembers keys.
+    pub(super) fn without_key(mut self) -> Self {
+        self.unkeyed = true;
         self
     }
 
@@ -208,7 +217,7 @@ impl Client {
     /// The answer, once a server gives one that is no error. A cluster that is between leaders
     /// is asked again for a while.
     pub(super) async fn send(&self, mut call: Call) -> Result<Response, Failure> {
-        if call.method != Method::GET {
+        if call.method != Method::GET && !call.unkeyed {
             let key = format!("{:016x}{:016x}", self.clock.random(), self.clock.random());
             call.key = Some(key);
         }
@@ -218,6 +227,29 @@ impl Client {
             .with_total_delay(Some(PATIENCE))
             .without_max_times();
         (|| self.try_each(&call)).retry(policy).when(|failure: &Failure| failure.passing).await
+    }
+
+    /// Sends a body that can be sent but once, to the server that answered last.
+    pub(super) async fn upload(
+        &self,
+        call: Call,
+        kind: &'static str,
+        body: reqwest::Body,
+    ) -> Result<Response, Failure> {
+        let server = self.servers_in_turn().next();
+        let server = server.ok_or_else(|| Failure::usage("no server is named"))?;
+        let url = url(server, &call.path, &call.query);
+        let request = self.http.request(call.method.clone(), url).header(CONTENT_TYPE, kind);
+        let response = request
+            .body(body)
+            .send()
+            .await
+            .map_err(|error| Failure::failed(format!("{server}: {}", root_cause(&error))))?;
+        if response.status().is_success() {
+            Ok(response)
+        } else {
+            Err(refusal(response, &call).await)
+        }
     }
 
     /// Each server once.
@@ -274,8 +306,9 @@ impl Client {
                 return Err(Attempt::Unreachable(root_cause(&error)));
             }
             Err(error) => {
-                let failure = Failure::failed(format!("{server}: {}", root_cause(&error)));
-                return Err(Attempt::Failed(failure.passing()));
+                let mut failure = Failure::failed(format!("{server}: {}", root_cause(&error)));
+                failure.passing = !call.unkeyed;
+                return Err(Attempt::Failed(failure));
             }
         };
         if response.status().is_success() {
@@ -365,7 +398,8 @@ async fn refusal(response: Response, call: &Call) -> Failure {
         failure.hint.clone_from(&call.hint);
     }
     // Without a key nobody can tell whether sending it again would do it twice.
-    failure.passing &= call.key.is_some() || call.method == Method::GET;
+    let repeatable = call.key.is_some() || call.method == Method::GET;
+    failure.passing &= repeatable || status == StatusCode::SERVICE_UNAVAILABLE;
     failure
 }
 

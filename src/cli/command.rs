@@ -9,8 +9,9 @@ use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
 use super::output::{self, Format};
 use super::{
-    bench, completion, events, exec, history, inspect, logs, node, plan, ps, run, scale, server,
-    snapshot, start, status, stop, var, version,
+    bench, completion, cp, deploy, endpoints, events, exec, history, inspect, logs, node, plan,
+    port_forward, ps, rebalance, rollback, run, scale, server, snapshot, start, status, stop, top,
+    var, version,
 };
 use crate::config::ConfigFileError;
 
@@ -21,6 +22,7 @@ A first tour:
   orch status hello               how it is, or why it is not running
   orch logs hello -f              what its copies print
   orch scale hello=5              more copies
+  orch endpoints hello            where it is reached
   orch plan hello.yaml            what a change to the file would do
   orch stop hello                 end it
 
@@ -89,16 +91,32 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Run a command inside a copy of a job
     Exec(exec::ExecArgs),
+    /// Copy files from a copy of a job, or to it
+    Cp(cp::CpArgs),
+    /// Make ports of a copy of a job reachable from here
+    PortForward(port_forward::PortForwardArgs),
+    /// Show what nodes and copies of jobs use, now and on
+    Top(top::TopArgs),
     /// End a job
     Stop(stop::StopArgs),
     /// Change how many copies of services are kept up
     Scale(scale::ScaleArgs),
+    /// Look after deployments: how jobs get from one version to the next
+    Deploy(deploy::DeployArgs),
+    /// Go back to an earlier version of a job
+    Rollback(rollback::RollbackArgs),
+    /// Replace all copies of a job by new ones, a few at a time
+    Restart(rollback::RestartArgs),
+    /// List the addresses of a job that take traffic
+    Endpoints(endpoints::EndpointsArgs),
     /// Print a job as the file that makes it
     Inspect(inspect::InspectArgs),
     /// List a job's versions and what each changed
     History(history::HistoryArgs),
     /// Look after nodes: the hosts that run work
     Node(node::NodeArgs),
+    /// Move work towards better packing or spread
+    Rebalance(rebalance::RebalanceArgs),
     /// Run a server; or look after the cluster's servers
     Server(Box<server::ServerArgs>),
     /// Run an agent: this host becomes a node
@@ -179,11 +197,19 @@ async fn ask(command: Command, context: Context) -> Outcome {
         Command::Status(args) => status::run(args, &context).await,
         Command::Logs(args) => logs::run(args, &context).await,
         Command::Exec(args) => exec::run(args, &context).await,
+        Command::Cp(args) => cp::run(args, &context).await,
+        Command::PortForward(args) => port_forward::run(args, &context).await,
+        Command::Top(args) => top::run(args, &context).await,
         Command::Stop(args) => stop::run(args, &context).await,
         Command::Scale(args) => scale::run(args, &context).await,
+        Command::Deploy(args) => deploy::run(args, &context).await,
+        Command::Rollback(args) => rollback::rollback(args, &context).await,
+        Command::Restart(args) => rollback::restart(args, &context).await,
+        Command::Endpoints(args) => endpoints::run(args, &context).await,
         Command::Inspect(args) => inspect::run(args, &context).await,
         Command::History(args) => history::run(args, &context).await,
         Command::Node(args) => node::run(args, &context).await,
+        Command::Rebalance(args) => rebalance::run(args, &context).await,
         Command::Server(args) => match args.verb {
             Some(verb) => server::run(verb, &context).await,
             None => Err(Failure::usage("this command asks no server")),
@@ -225,7 +251,25 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         check(&command, "orch");
-        for verb in ["run", "plan", "status", "logs", "exec", "scale", "node", "var"] {
+        for verb in [
+            "run",
+            "plan",
+            "status",
+            "logs",
+            "exec",
+            "cp",
+            "port-forward",
+            "top",
+            "scale",
+            "stop",
+            "node",
+            "var",
+            "deploy",
+            "rollback",
+            "restart",
+            "endpoints",
+            "rebalance",
+        ] {
             let verb = command.find_subcommand(verb).unwrap();
             assert!(verb.get_after_help().is_some(), "{} has no example", verb.get_name());
         }
@@ -243,12 +287,34 @@ mod tests {
             "orch logs web.2 -f --tail 5 --since 10m",
             "orch exec -it web.0 -- sh -c ls",
             "orch exec web ls -l",
+            "orch top",
+            "orch top nodes --once",
+            "orch top shop/web -o json",
+            "orch cp web.0:/etc/passwd ./passwd",
+            "orch cp -p shop ./site web.0:/srv/",
+            "orch cp - shop/web.0:/srv --task app",
+            "orch port-forward web.0 8080:80",
+            "orch port-forward web 8080:http :9090 80 --address 0.0.0.0",
+            "orch logs web -f --grep err|warn -i",
             "orch stop web --purge",
             "orch scale web=3 shop/db=1",
+            "orch stop web --wait",
+            "orch scale web=3 --wait",
+            "orch deploy ls",
+            "orch deploy ls shop/web --all",
+            "orch deploy status web -w",
+            "orch deploy promote d17",
+            "orch deploy pause web -p shop",
+            "orch deploy resume web",
+            "orch deploy abort web --no-revert",
+            "orch rollback web --to 3 -d",
+            "orch restart web",
+            "orch endpoints web --port http -f -o json",
             "orch inspect web --version 2",
             "orch node ls -o wide",
             "orch node drain n1 --deadline 5m --wait",
             "orch node eligible n1 --off",
+            "orch rebalance --dry-run --max-moves 3",
             "orch server ls --stale",
             "orch server transfer --to s2",
             "orch events -f --since 10 --job web",
@@ -267,6 +333,14 @@ mod tests {
             "orch scale web=-1",
             "orch logs Web",
             "orch exec web.0",
+            "orch rollback web --to x",
+            "orch deploy promote",
+            "orch cp web.0:/x",
+            "orch port-forward web.0",
+            "orch port-forward web.0 x:80",
+            "orch port-forward web.0 80:",
+            "orch logs web --grep (",
+            "orch logs web -i",
             "orch status web extra",
             "orch ps --frobnicate",
         ] {

@@ -102,36 +102,76 @@ fn print(event: &EventRow, context: &Context) -> Result<(), Failure> {
     context.output.item(event, || line(event))
 }
 
+/// Number, time, what it is about, what happened, and why.
 fn line(event: &EventRow) -> String {
-    let mut text = format!("{:>6}  {}  {} ", event.index, event.at, event.kind);
     let project = event.project.as_deref().unwrap_or("default");
-    match (&event.job, event.replica, &event.path, &event.node) {
-        (Some(job), Some(index), ..) => text.push_str(&copy_name(project, job, index)),
-        (Some(job), ..) => text.push_str(&job_name(project, job)),
-        (.., Some(path), _) => text.push_str(&job_name(project, path)),
-        (.., Some(node)) => text.push_str(node),
-        _ => {}
-    }
-    text.push_str(&format!(" {}", event.change));
-    let mut more = Vec::new();
-    if let Some(version) = event.version {
-        more.push(format!("version {version}"));
-    }
-    more.extend(event.state.clone());
-    more.extend(event.health.clone().filter(|health| health != "unknown"));
-    if let (Some(_), Some(node)) = (&event.job, &event.node) {
-        more.push(format!("on {node}"));
-    }
-    if let Some(id) = &event.allocation {
-        more.push(id.clone());
-    }
-    if !more.is_empty() {
-        text.push_str(&format!(" ({})", more.join(", ")));
-    }
+    let object = match (&event.job, event.replica, &event.path, &event.node) {
+        (Some(job), Some(index), ..) => copy_name(project, job, index),
+        (Some(job), ..) => job_name(project, job),
+        (.., Some(path), _) => format!("variable {}", job_name(project, path)),
+        (.., Some(node)) => format!("node {node}"),
+        _ => "cluster".to_owned(),
+    };
+    let mut text =
+        format!("{:>6}  {}  {object:<16}  {}", event.index, event.at, what_happened(event));
     if !event.message.is_empty() {
         text.push_str(&format!(": {}", event.message));
     }
     printable(&text)
+}
+
+fn what_happened(event: &EventRow) -> String {
+    let state = event.state.as_deref().unwrap_or_default();
+    let version = event.version.map(|version| format!("version {version}")).unwrap_or_default();
+    let change = event.change.as_str();
+    match event.kind.as_str() {
+        "job" => match change {
+            "created" => format!("created as {version}"),
+            "completed" => "complete".to_owned(),
+            "failed" => "failed for good".to_owned(),
+            "stopped" | "purged" => change.to_owned(),
+            _ => format!("{change}, now {version}"),
+        },
+        "deployment" => {
+            let id = event.deployment.as_deref().unwrap_or_default();
+            match change {
+                "started" => format!("deployment {id} of {version} began"),
+                "successful" => format!("deployment {id} of {version} succeeded"),
+                "resumed" => format!("deployment {id} of {version} goes on"),
+                "superseded" => format!("deployment {id} of {version} gave way to a newer one"),
+                "failed" => format!("deployment {id} of {version} failed"),
+                _ => format!("deployment {id} of {version} was {change}"),
+            }
+        }
+        "allocation" => {
+            let node = event.node.as_deref().unwrap_or_default();
+            let what = match change {
+                "placed" => format!("placed on {node}"),
+                "stopping" => format!("asked to stop on {node}"),
+                "status" => format!("{state} on {node}"),
+                "health" => event.health.clone().unwrap_or_default(),
+                "restarted" => format!("restarted on {node}"),
+                "moving" => format!("to move away from {node}"),
+                "gave up" => "given up".to_owned(),
+                "removed" => "forgotten".to_owned(),
+                _ => state.to_owned(),
+            };
+            match &event.allocation {
+                Some(id) => format!("{what} ({id})"),
+                None => what,
+            }
+        }
+        "node" => match change {
+            "registered" => "registered anew".to_owned(),
+            "state" => state.to_owned(),
+            "eligibility" => "changed in whether it takes new work".to_owned(),
+            "draining" => "being drained".to_owned(),
+            "removed" => "forgotten".to_owned(),
+            _ => change.to_owned(),
+        },
+        "restored" => "the whole state was replaced by a saved snapshot".to_owned(),
+        _ => change.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -139,22 +179,53 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_a_line() {
-        let line_of = |value: serde_json::Value| line(&serde_json::from_value(value).unwrap());
-        assert_eq!(
-            line_of(serde_json::json!({
-                "index": 7, "at": "2026-11-20T09:00:00Z", "kind": "allocation", "change": "status",
+    fn a_story_reads_in_order() {
+        let at = "2026-11-20T09:00:00Z";
+        let job = |index: u64, change: &str, version: u64| {
+            serde_json::json!({ "index": index, "at": at, "kind": "job", "change": change,
+                "project": "default", "job": "web", "version": version })
+        };
+        let copy = |index: u64, change: &str, state: &str, message: &str| {
+            serde_json::json!({ "index": index, "at": at, "kind": "allocation", "change": change,
                 "project": "shop", "job": "web", "allocation": "a3", "replica": 0, "node": "n1",
-                "state": "running", "health": "unknown", "message": "up\n"
-            })),
-            "     7  2026-11-20T09:00:00.000Z  allocation shop/web.0 status (running, on n1, a3): up\u{fffd}"
-        );
-        assert_eq!(
-            line_of(serde_json::json!({
-                "index": 8, "at": "2026-11-20T09:00:00Z", "kind": "node", "change": "joined",
-                "node": "n1", "state": "ready"
-            })),
-            "     8  2026-11-20T09:00:00.000Z  node n1 joined (ready)"
-        );
+                "state": state, "health": "healthy", "message": message })
+        };
+        let node = |index: u64, change: &str, state: &str, message: &str| {
+            serde_json::json!({ "index": index, "at": at, "kind": "node", "change": change,
+                "node": "n1", "state": state, "message": message })
+        };
+        let deployment = serde_json::json!({ "index": 3, "at": at, "kind": "deployment",
+            "change": "failed", "project": "default", "job": "web", "version": 2,
+            "deployment": "d1", "message": "no replica became healthy within 5m" });
+        let lines = [
+            (job(1, "created", 1), "web               created as version 1"),
+            (job(2, "scaled", 2), "web               scaled, now version 2"),
+            (
+                deployment,
+                "web               deployment d1 of version 2 failed: no replica became healthy within 5m",
+            ),
+            (copy(4, "placed", "pending", ""), "shop/web.0        placed on n1 (a3)"),
+            (
+                copy(5, "status", "running", "up\n"),
+                "shop/web.0        running on n1 (a3): up\u{fffd}",
+            ),
+            (copy(6, "health", "running", ""), "shop/web.0        healthy (a3)"),
+            (
+                copy(7, "stopping", "running", "its node is being drained"),
+                "shop/web.0        asked to stop on n1 (a3): its node is being drained",
+            ),
+            (
+                node(8, "state", "lost", "not heard for 10s"),
+                "node n1           lost: not heard for 10s",
+            ),
+            (node(9, "joined", "ready", ""), "node n1           joined"),
+        ];
+        for (value, told) in lines {
+            let event: EventRow = serde_json::from_value(value).unwrap();
+            assert_eq!(
+                line(&event),
+                format!("{:>6}  2026-11-20T09:00:00.000Z  {told}", event.index)
+            );
+        }
     }
 }

@@ -1,11 +1,10 @@
 //! `orch exec`: a command inside a copy of a job, over a WebSocket.
 
 use std::io::{IsTerminal, Read};
-use std::time::Duration;
 
 use clap::Args;
 use futures::{SinkExt, StreamExt};
-use reqwest::Url;
+use rustix::process::Signal;
 use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,10 +12,11 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
-use super::client::{Call, pairs, refusal_of, url};
+use super::client::Call;
 use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
 use super::output;
+use super::socket::{self, frame};
 use super::target::{CopyRef, ProjectFlag};
 use crate::api::view::allocation::{
     AllocationRow, ExecControl, ExecExit, TerminalSize, exec_channel,
@@ -28,7 +28,6 @@ use crate::model::name::{JobId, TaskName};
 const INPUT_BYTES: usize = 32 << 10;
 /// Pieces of standard input waiting to be sent.
 const INPUT_PIECES: usize = 8;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Flags of `orch exec`.
 #[derive(Debug, Args)]
@@ -36,7 +35,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
   orch exec web.0 -- ls -l /srv      one command
   orch exec -it web.0 -- sh          a shell
   tar c dir | orch exec -i web.0 -- tar x
-The exit code is the command's own.")]
+The exit code is the command's own. Ctrl-C goes to the command; a second one leaves it.")]
 pub(super) struct ExecArgs {
     /// The copy, as web.2; of a job alone, its first copy that runs
     #[arg(value_name = "JOB[.N]")]
@@ -75,7 +74,7 @@ pub(super) async fn run(args: ExecArgs, context: &Context) -> Outcome {
         columns: size.map(|(columns, _)| u32::from(columns)),
         rows: size.map(|(_, rows)| u32::from(rows)),
     };
-    let socket = connect(&id, &query, context).await?;
+    let socket = socket::connect(&id, "exec", &query, context).await?;
     let raw = Raw::begin(args.tty && args.interactive && std::io::stdin().is_terminal())?;
     let ended = carry(socket, args.interactive, terminal, context).await;
     drop(raw);
@@ -89,8 +88,27 @@ pub(super) async fn run(args: ExecArgs, context: &Context) -> Outcome {
     }
 }
 
-/// The allocation that is meant.
-async fn copy(job: &JobId, index: Option<u32>, context: &Context) -> Result<String, Failure> {
+/// The allocation that is meant, which must run.
+pub(super) async fn copy(
+    job: &JobId,
+    index: Option<u32>,
+    context: &Context,
+) -> Result<String, Failure> {
+    let (state, id) = placed(job, index, context).await?;
+    if matches!(state.as_str(), "running" | "stopping" | "starting") {
+        return Ok(id);
+    }
+    let name = index.map_or_else(|| job.to_string(), |index| format!("{job}.{index}"));
+    let failure = Failure::new(Exit::REFUSED, format!("{name} is {state}, not running"));
+    Err(failure.hint(format!("orch status {job}")))
+}
+
+/// The state and the id of the allocation that is meant.
+pub(super) async fn placed(
+    job: &JobId,
+    index: Option<u32>,
+    context: &Context,
+) -> Result<(String, String), Failure> {
     let query = ListAllocations {
         project: Some(job.project.to_string()),
         job: Some(job.name.to_string()),
@@ -99,69 +117,23 @@ async fn copy(job: &JobId, index: Option<u32>, context: &Context) -> Result<Stri
     };
     let call = Call::get(["allocations"]).query(&query).hint("orch status lists jobs");
     let mut rows: Vec<AllocationRow> = context.client.list(call).await?;
-    rows.retain(|row| row.id.is_some() && index.is_none_or(|index| index == row.index));
-    // One that is on its way out is the last choice.
-    rows.sort_by_key(|row| (row.state != "running", row.index));
+    rows.retain(|row| index.is_none_or(|index| index == row.index));
     let name = index.map_or_else(|| job.to_string(), |index| format!("{job}.{index}"));
-    match rows.into_iter().next() {
-        Some(row) if matches!(row.state.as_str(), "running" | "stopping" | "starting") => {
-            row.id.ok_or_else(|| Failure::failed(format!("{name} is not placed")))
-        }
-        Some(row) => {
-            let failure =
-                Failure::new(Exit::REFUSED, format!("{name} is {}, not running", row.state));
+    let waits = rows.first().map(|row| row.state.clone());
+    // One that is on its way out is the last choice; of a number that is there twice, the newer.
+    let newest = |row: &AllocationRow| row.id.clone().map(|id| (id.len(), id));
+    rows.retain(|row| row.id.is_some());
+    rows.sort_by_key(|row| (row.state != "running", row.index, std::cmp::Reverse(newest(row))));
+    match (rows.into_iter().find_map(|row| Some((row.state, row.id?))), waits) {
+        (Some(found), _) => Ok(found),
+        (None, Some(state)) => {
+            let failure = Failure::new(Exit::REFUSED, format!("{name} is {state}, not placed"));
             Err(failure.hint(format!("orch status {job}")))
         }
-        None => {
+        (None, None) => {
             let failure = Failure::new(Exit::NOT_FOUND, format!("there is no copy {name}"));
             Err(failure.hint(format!("orch ps {job} lists its copies")))
         }
-    }
-}
-
-/// To the first server that takes the connection.
-async fn connect(
-    id: &str,
-    query: &Exec,
-    context: &Context,
-) -> Result<WebSocketStream<TcpStream>, Failure> {
-    let path = ["allocations", id, "exec"].map(str::to_owned);
-    let query = pairs(query);
-    let mut last = Failure::failed("no server answers");
-    for server in context.client.servers_in_turn() {
-        if server.scheme() != "http" {
-            return Err(Failure::failed(format!("{server}: exec goes over http only"))
-                .hint("name a server with http:// in --addr or ORCH_ADDR"));
-        }
-        let mut target = url(server, &path, &query);
-        if target.set_scheme("ws").is_err() {
-            continue;
-        }
-        match open(server, &target).await {
-            Ok(socket) => return Ok(socket),
-            Err(failure) if failure.passing => last = failure,
-            Err(failure) => return Err(failure),
-        }
-    }
-    Err(last)
-}
-
-async fn open(server: &Url, target: &Url) -> Result<WebSocketStream<TcpStream>, Failure> {
-    let host = server.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    let port = server.port_or_known_default().unwrap_or(80);
-    let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host.as_str(), port)))
-        .await
-        .map_err(|_| Failure::failed(format!("{server} does not answer")).passing())?
-        .map_err(|error| Failure::failed(format!("{server}: {error}")).passing())?;
-    // Keys are sent one by one; each has to arrive at once.
-    let _ = stream.set_nodelay(true);
-    match tokio_tungstenite::client_async(target.as_str(), stream).await {
-        Ok((socket, _)) => Ok(socket),
-        Err(WsError::Http(response)) => {
-            let body = response.body().clone().unwrap_or_default();
-            Err(refusal_of(response.status(), target.as_str(), &body))
-        }
-        Err(error) => Err(Failure::failed(format!("{server}: {error}")).passing()),
     }
 }
 
@@ -174,8 +146,15 @@ async fn carry(
 ) -> Result<ExecExit, Failure> {
     let (mut sink, mut stream) = socket.split();
     let mut input = if interactive { Some(read_input()) } else { None };
-    let mut resized = signal(SignalKind::window_change())
-        .map_err(|error| Failure::failed(format!("can't watch the terminal's size: {error}")))?;
+    let watch = |kind| {
+        signal(kind).map_err(|error| Failure::failed(format!("can't watch for signals: {error}")))
+    };
+    let mut resized = watch(SignalKind::window_change())?;
+    let mut interrupted = watch(SignalKind::interrupt())?;
+    // Whoever ends us wants the terminal back as it was.
+    let mut ended = watch(SignalKind::terminate())?;
+    let mut hung_up = watch(SignalKind::hangup())?;
+    let mut interrupts = 0;
     let broke = |error: WsError| Failure::failed(format!("the connection broke: {error}"));
     loop {
         let message = tokio::select! {
@@ -204,6 +183,17 @@ async fn carry(
                 }
                 Err(_) => continue,
             },
+            // On a terminal of its own the command gets the key itself.
+            _ = interrupted.recv() => {
+                interrupts += 1;
+                if interrupts > 1 {
+                    return Err(Failure::new(Exit::INTERRUPTED, "left the command, which is ended"));
+                }
+                let signal = Some(Signal::INT.as_raw());
+                control(&ExecControl { signal, ..ExecControl::default() })
+            },
+            _ = ended.recv() => return Err(Failure::new(Exit(143), "ended")),
+            _ = hung_up.recv() => return Err(Failure::new(Exit(129), "the terminal is gone")),
         };
         if let Err(error) = sink.send(message).await {
             // What the command said before it ended may still be on its way.
@@ -231,13 +221,6 @@ fn show(message: &[u8], context: &Context) -> Result<Option<ExecExit>, Failure> 
         _ => {}
     }
     Ok(None)
-}
-
-fn frame(channel: u8, bytes: &[u8]) -> Message {
-    let mut frame = Vec::with_capacity(bytes.len() + 1);
-    frame.push(channel);
-    frame.extend_from_slice(bytes);
-    Message::Binary(frame.into())
 }
 
 fn control(control: &impl Serialize) -> Message {

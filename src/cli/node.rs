@@ -5,12 +5,12 @@ use reqwest::Method;
 
 use super::client::Call;
 use super::context::Context;
+use super::drain::{self, limit};
 use super::failure::{Exit, Failure, Outcome};
 use super::output::{Cell, Output, note};
 use super::ps;
 use super::words::{age, bytes, cores, or_dash, printable, resources, share};
-use crate::api::view::allocation::AllocationRow;
-use crate::api::view::node::{DrainRequest, EligibilityRequest, NodeRow, NodeStatus};
+use crate::api::view::node::{EligibilityRequest, NodeRow, NodeStatus};
 use crate::api::view::query::{List, Read};
 use crate::model::name::NodeName;
 use crate::model::time::Millis;
@@ -21,6 +21,7 @@ use crate::model::time::Millis;
   orch node ls                            all nodes with their room
   orch node status n1                     one node with what is on it
   orch node drain n1 --deadline 10m       move its work away, whatever is left in 10 minutes stops
+  orch node drain n1 --wait               and tell what is left, and why, until nothing is
   orch node eligible n1                   let it take work again
   orch node eligible n1 off               keep new work away; what runs there goes on")]
 pub(super) struct NodeArgs {
@@ -51,6 +52,12 @@ enum NodeVerb {
         off: bool,
     },
     /// Move work away from a node
+    #[command(after_help = "Examples:
+  orch node drain n1                          what can move moves; the rest stays
+  orch node drain n1 --deadline 10m --wait    in 10 minutes the rest is stopped
+Services move one replica at a time, as their update rules say; batch work is left to end until
+the deadline; system jobs go last. orch node eligible n1 takes it back. With --wait, the exit code
+is 1 if the deadline passed before everything had moved.")]
     Drain {
         /// The node
         #[arg(value_name = "NODE")]
@@ -76,7 +83,7 @@ enum Switch {
     Off,
 }
 
-const HINT: &str = "orch node ls lists the nodes there are";
+pub(super) const HINT: &str = "orch node ls lists the nodes there are";
 
 pub(super) async fn run(args: NodeArgs, context: &Context) -> Outcome {
     match args.verb {
@@ -96,7 +103,9 @@ pub(super) async fn run(args: NodeArgs, context: &Context) -> Outcome {
                 false => format!("{node} takes no new work; what runs there goes on"),
             })?;
         }
-        NodeVerb::Drain { node, deadline, wait } => drain(&node, deadline, wait, context).await?,
+        NodeVerb::Drain { node, deadline, wait } => {
+            return drain::run(&node, deadline, wait, context).await;
+        }
         NodeVerb::Remove { node } => {
             let call = Call::new(Method::DELETE, ["nodes", node.as_str()]).hint(HINT);
             context.client.send(call).await?;
@@ -162,7 +171,7 @@ fn attributes(row: &NodeRow) -> String {
     each.join(",")
 }
 
-async fn fetch(node: &NodeName, context: &Context) -> Result<NodeStatus, Failure> {
+pub(super) async fn fetch(node: &NodeName, context: &Context) -> Result<NodeStatus, Failure> {
     let query = Read { consistency: context.consistency };
     let call = Call::get(["nodes", node.as_str()]).query(&query).hint(HINT);
     context.client.json(call).await
@@ -175,6 +184,9 @@ fn describe(status: &NodeStatus, output: &Output) -> String {
         text.push_str(&format!(": {}", printable(&row.reason)));
     }
     text.push_str(match row.eligible {
+        true if row.probation_until.is_some() => {
+            ", takes no new work until then (orch node eligible lets it at once)\n"
+        }
         true => ", takes new work\n",
         false => ", takes no new work\n",
     });
@@ -199,11 +211,13 @@ fn describe(status: &NodeStatus, output: &Output) -> String {
     line("registered", format!("{} ago", age(output.now, row.registered_at)));
     line("state since", format!("{} ago", age(output.now, row.state_since)));
     if let Some(drain) = &status.drain {
-        let until = drain.deadline.map_or_else(
-            || "without a deadline".to_owned(),
-            |deadline| format!("until {deadline}"),
+        line(
+            "draining",
+            format!("since {} ago, {}", age(output.now, drain.since), limit(drain, output)),
         );
-        line("draining", format!("since {} ago, {until}", age(output.now, drain.since)));
+        for left in &drain.left {
+            text.push_str(&format!("  {}\n", printable(&left.message)));
+        }
     }
     if !status.placed.is_empty() {
         text.push('\n');
@@ -212,48 +226,4 @@ fn describe(status: &NodeStatus, output: &Output) -> String {
         text.push('\n');
     }
     text
-}
-
-async fn drain(
-    node: &NodeName,
-    deadline: Option<Millis>,
-    wait: bool,
-    context: &Context,
-) -> Result<(), Failure> {
-    let request = DrainRequest { deadline: deadline.map(|deadline| format!("{}ms", deadline.0)) };
-    let call =
-        Call::new(Method::POST, ["nodes", node.as_str(), "drain"]).json(&request)?.hint(HINT);
-    let row: NodeRow = context.client.json(call).await?;
-    if !wait {
-        return context.output.value(&row, || {
-            format!("{node} is being drained; orch node status {node} tells what is left")
-        });
-    }
-    let mut left_before = usize::MAX;
-    loop {
-        let status = fetch(node, context).await?;
-        let left: Vec<&AllocationRow> = status.placed.iter().collect();
-        if left.is_empty() {
-            return context.output.value(&status.row, || format!("{node} is empty"));
-        }
-        if status.row.eligible {
-            return Err(Failure::failed(format!("the drain of {node} was ended by someone else")));
-        }
-        if left.len() != left_before {
-            let names: Vec<_> = left
-                .iter()
-                .take(5)
-                .map(|row| super::words::copy_name(&row.project, &row.job, row.index))
-                .collect();
-            let more = if left.len() > names.len() { ", …" } else { "" };
-            note(&format!("{} left on {node}: {}{more}", left.len(), names.join(", ")));
-            left_before = left.len();
-        }
-        tokio::select! {
-            () = tokio::time::sleep(std::time::Duration::from_millis(500)) => {}
-            _ = tokio::signal::ctrl_c() => {
-                return Err(Failure::new(Exit::INTERRUPTED, "interrupted; the drain goes on"));
-            }
-        }
-    }
 }

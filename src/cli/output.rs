@@ -61,10 +61,11 @@ impl Cell {
 
 fn tone(word: &str) -> Tone {
     match word {
-        "running" | "healthy" | "complete" | "ready" | "leader" | "yes" => Tone::Good,
+        "running" | "healthy" | "complete" | "ready" | "leader" | "yes" | "successful"
+        | "passes" => Tone::Good,
         "pending" | "starting" | "stopping" | "pulling" | "waiting" | "degraded" | "updating"
-        | "draining" | "learner" => Tone::Busy,
-        "failed" | "lost" | "unhealthy" | "no" => Tone::Bad,
+        | "draining" | "learner" | "paused" | "moving" | "probation" | "suspect" => Tone::Busy,
+        "failed" | "lost" | "unhealthy" | "no" | "fails" => Tone::Bad,
         _ => Tone::Plain,
     }
 }
@@ -82,6 +83,11 @@ impl Output {
     pub(super) fn new(format: Format, now: Timestamp) -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self { format, colour: wanted && std::io::stdout().is_terminal(), now }
+    }
+
+    /// The same at another time.
+    pub(super) fn at(&self, now: Timestamp) -> Self {
+        Self { now, ..self.clone() }
     }
 
     /// Whether people read it.

@@ -7,13 +7,11 @@ use tokio::sync::mpsc;
 
 use super::client::Call;
 use super::context::Context;
-use super::failure::Failure;
+use super::failure::{Exit, Failure};
 use super::lines::Lines;
 use super::output::note;
-use super::status::{fetch, why_failed, why_unplaced};
-use super::words::{copy_name, first_line, printable};
-use crate::api::view::allocation::AllocationRow;
-use crate::api::view::job::JobStatus;
+use super::status::fetch;
+use super::verdict::{Verdict, judge};
 use crate::api::view::query::EventsQuery;
 use crate::model::name::JobId;
 use crate::model::time::Millis;
@@ -28,22 +26,16 @@ const LOOK_PAUSE: Duration = Duration::from_millis(25);
 pub(super) struct Goal {
     pub(super) id: JobId,
     pub(super) version: u64,
+    /// The deployment that is watched; that of the version unless given.
+    pub(super) deployment: Option<String>,
+    /// A promotion by hand is waited for as well.
+    pub(super) patient: bool,
 }
 
-/// How far a job is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// It is as wanted, and how that is called.
-    Up(String),
-    /// It will not be, or not without help, and why.
-    Failed(String),
-    /// It may be yet, and what is happening.
-    Waiting(String),
-}
-
-impl Verdict {
-    fn is_final(&self) -> bool {
-        !matches!(self, Self::Waiting(_))
+impl Goal {
+    /// A version that is to be up, as far as it gets by itself.
+    pub(super) fn new(id: JobId, version: u64) -> Self {
+        Self { id, version, deployment: None, patient: false }
     }
 }
 
@@ -104,6 +96,45 @@ pub(super) async fn wait(
     Ok(verdicts)
 }
 
+/// Says how each job ended up, to people; the exit code.
+pub(super) fn report(
+    goals: &[Goal],
+    verdicts: &[Verdict],
+    context: &Context,
+) -> Result<Exit, Failure> {
+    for (goal, verdict) in goals.iter().zip(verdicts) {
+        if let Verdict::Failed(why) = verdict {
+            note(&format!("{} failed: {}", goal.id, why.trim_end()));
+            note(&format!("  try: orch status {0}; orch logs {0}", goal.id));
+        }
+    }
+    if context.output.for_people() {
+        for (goal, verdict) in goals.iter().zip(verdicts) {
+            if let Verdict::Up(how) | Verdict::NeedsPromotion(how) = verdict {
+                context.output.text(&format!("{} version {} is {how}", goal.id, goal.version))?;
+            }
+            if let Verdict::NeedsPromotion(_) = verdict {
+                context.output.text(&format!(
+                    "  orch deploy promote {0}    lets the rest follow\n  \
+                     orch deploy abort {0}      takes it back",
+                    goal.id
+                ))?;
+            }
+        }
+    }
+    Ok(exit_of(verdicts))
+}
+
+fn exit_of(verdicts: &[Verdict]) -> Exit {
+    if verdicts.iter().any(|verdict| matches!(verdict, Verdict::Failed(_))) {
+        Exit::FAILED
+    } else if verdicts.iter().all(Verdict::is_final) {
+        Exit::DONE
+    } else {
+        Exit::INTERRUPTED
+    }
+}
+
 /// Tells that something has changed; many changes may come as one.
 fn watch(goals: &[Goal], context: &Context) -> mpsc::Receiver<()> {
     let (tell, told) = mpsc::channel(1);
@@ -129,76 +160,6 @@ fn watch(goals: &[Goal], context: &Context) -> mpsc::Receiver<()> {
         }
     });
     told
-}
-
-fn judge(goal: &Goal, status: &JobStatus, context: &Context) -> Verdict {
-    let row = &status.row;
-    if row.version > goal.version {
-        return Verdict::Failed(format!("version {} has taken its place", row.version));
-    }
-    match row.state.as_str() {
-        "stopped" | "stopping" => return Verdict::Failed("it was stopped".to_owned()),
-        "failed" => return Verdict::Failed(reasons(status, context)),
-        "complete" => return Verdict::Up("complete".to_owned()),
-        _ => {}
-    }
-    if let Some(unplaced) = &status.unplaced
-        && unplaced.never_fits
-    {
-        return Verdict::Failed(why_unplaced(unplaced));
-    }
-    let service = row.r#type != "batch";
-    if service && row.failing > 0 && row.state == "degraded" {
-        return Verdict::Failed(reasons(status, context));
-    }
-    if row.r#type == "system" && row.desired == 0 {
-        return Verdict::Up("up: no node fits it now".to_owned());
-    }
-    if service && row.state == "running" {
-        return Verdict::Up(match row.desired {
-            0 => "up: no copies are wanted".to_owned(),
-            desired => format!("up: {} of {desired} healthy", row.up_to_date),
-        });
-    }
-    let mut how = match service {
-        true => format!("{} of {} up to date and healthy", row.up_to_date, row.desired),
-        false => row.state.clone(),
-    };
-    if let Some(news) = news(status) {
-        how.push_str(&format!("; {}", printable(&news)));
-    }
-    Verdict::Waiting(how)
-}
-
-/// What happens to the first copy that is not healthy, or why one is not placed.
-fn news(status: &JobStatus) -> Option<String> {
-    let of_copy = |copy: &AllocationRow| {
-        let name = copy_name(&copy.project, &copy.job, copy.index);
-        format!("{name}: {}", first_line(&copy.message))
-    };
-    status
-        .allocations
-        .iter()
-        .find(|copy| {
-            copy.health != "healthy"
-                && !copy.message.is_empty()
-                && matches!(copy.state.as_str(), "pending" | "starting" | "running")
-        })
-        .map(of_copy)
-        .or_else(|| status.unplaced.as_ref().map(|unplaced| unplaced.message.clone()))
-}
-
-/// Why a job has failed, with what its copies printed.
-fn reasons(status: &JobStatus, context: &Context) -> String {
-    let row = &status.row;
-    let mut text = String::new();
-    if !row.message.is_empty() {
-        text.push_str(&format!("{}\n", printable(&row.message)));
-    }
-    for failure in &status.failures {
-        text.push_str(&why_failed(&row.project, &row.job, failure, &context.output));
-    }
-    text
 }
 
 /// A line for each job, on a terminal; elsewhere a line for each change.
@@ -230,7 +191,9 @@ impl Board {
     fn show(&mut self, i: usize, goal: &Goal, verdict: &Verdict) {
         let text = match verdict {
             Verdict::Waiting(how) => format!("{} version {}: {how}", goal.id, goal.version),
-            Verdict::Up(how) => format!("{} version {}: {how}", goal.id, goal.version),
+            Verdict::Up(how) | Verdict::NeedsPromotion(how) => {
+                format!("{} version {}: {how}", goal.id, goal.version)
+            }
             Verdict::Failed(_) => format!("{} version {}: failed", goal.id, goal.version),
         };
         let Some(shown) = self.shown.get_mut(i).filter(|shown| **shown != text) else { return };
@@ -251,74 +214,5 @@ impl Board {
         for bar in &self.bars {
             bar.finish_and_clear();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::cli::context::Context;
-
-    fn judged(kind: &str, state: &str, more: Value) -> Verdict {
-        let mut status = json!({
-            "project": "default", "job": "web", "version": 2, "type": kind, "state": state,
-            "desired": 2, "running": 0, "healthy": 0, "up_to_date": 2, "failing": 0,
-            "priority": 50, "message": "because", "created_at": "2026-11-20T08:00:00Z",
-            "changed_at": "2026-11-20T08:59:00Z", "spec": {}, "purged": false, "failures": [],
-            "allocations": [{
-                "project": "default", "job": "web", "index": 1, "id": "a1", "node": "n1",
-                "version": 2, "state": "starting", "health": "unknown", "container_id": null,
-                "ports": {}, "address": null, "restarts": 0, "started_at": null,
-                "created_at": null, "message": "pulling"
-            }]
-        });
-        for (key, value) in more.as_object().unwrap() {
-            status[key] = value.clone();
-        }
-        let goal = Goal { id: "web".parse().unwrap(), version: 2 };
-        judge(&goal, &serde_json::from_value(status).unwrap(), &Context::for_tests())
-    }
-
-    #[test]
-    fn a_service_is_up_when_all_copies_of_the_version_are_healthy() {
-        let service = |state: &str, more| judged("service", state, more);
-        assert_eq!(service("running", json!({})), Verdict::Up("up: 2 of 2 healthy".into()));
-        for state in ["updating", "starting", "pending", "degraded"] {
-            assert_eq!(
-                service(state, json!({"up_to_date": 1})),
-                Verdict::Waiting("1 of 2 up to date and healthy; web.1: pulling".into())
-            );
-        }
-        assert!(matches!(service("running", json!({"desired": 0})), Verdict::Up(_)));
-        assert!(matches!(judged("system", "pending", json!({"desired": 0})), Verdict::Up(_)));
-        for (state, more) in [
-            ("failed", json!({})),
-            ("stopped", json!({})),
-            ("degraded", json!({"failing": 1})),
-            ("running", json!({"version": 3})),
-        ] {
-            assert!(matches!(service(state, more), Verdict::Failed(_)), "{state}");
-        }
-    }
-
-    #[test]
-    fn a_batch_job_is_up_when_it_is_complete() {
-        let batch = |state: &str| judged("batch", state, json!({}));
-        assert_eq!(batch("complete"), Verdict::Up("complete".into()));
-        assert_eq!(batch("starting"), Verdict::Waiting("starting; web.1: pulling".into()));
-        assert!(matches!(batch("failed"), Verdict::Failed(why) if why.contains("because")));
-        assert!(matches!(batch("stopped"), Verdict::Failed(_)));
-    }
-
-    #[test]
-    fn a_job_that_can_never_fit_has_failed() {
-        let more = json!({"unplaced": {
-            "replicas": 2, "nodes": 1, "never_fits": true, "message": "too big",
-            "refusals": [{"reason": "no memory", "nodes": 1}]
-        }});
-        let verdict = judged("service", "pending", more);
-        assert!(matches!(verdict, Verdict::Failed(why) if why.contains("1 node: no memory")));
     }
 }

@@ -55,13 +55,14 @@ fn print(rows: &[AllocationRow], output: &Output) -> Result<(), Failure> {
 
 /// The columns of copies.
 pub(super) fn headers(output: &Output) -> &'static [&'static str] {
-    const ALL: [&str; 12] = [
+    const ALL: [&str; 13] = [
         "COPY",
         "ID",
         "NODE",
         "VERSION",
         "STATE",
         "HEALTH",
+        "READY",
         "RESTARTS",
         "PORTS",
         "UP",
@@ -69,7 +70,7 @@ pub(super) fn headers(output: &Output) -> &'static [&'static str] {
         "CONTAINER",
         "PLACED",
     ];
-    if output.is_wide() { &ALL } else { ALL.split_at(10).0 }
+    if output.is_wide() { &ALL } else { ALL.split_at(11).0 }
 }
 
 /// A copy's fields under [`headers`].
@@ -85,14 +86,27 @@ pub(super) fn cells(row: &AllocationRow, output: &Output) -> Vec<Cell> {
         Cell::number(row.version),
         Cell::state(&row.state),
         Cell::state(&row.health),
+        Cell::state(if row.ready { "yes" } else { "no" }),
         Cell::number(row.restarts),
         ports(&row.ports, row.address.as_deref()).into(),
         up.into(),
-        or_dash(first_line(&row.message)).into(),
+        or_dash(message(row)).into(),
     ];
     if output.is_wide() {
         cells.push(or_dash(row.container_id.clone().unwrap_or_default()).into());
         cells.push(age_or_dash(output.now, row.created_at).into());
     }
     cells
+}
+
+/// What is happening or went wrong; what a check that fails says; or that it is to go elsewhere.
+fn message(row: &AllocationRow) -> String {
+    let failing = || {
+        let check = row.checks.iter().find(|check| !check.passing)?;
+        let answer = first_line(&check.message);
+        Some(format!("its {} check fails: {answer}", check.kind))
+    };
+    let moving = || Some(format!("to go elsewhere: {}", row.moving.as_ref()?));
+    let said = Some(first_line(&row.message)).filter(|message| !message.is_empty());
+    said.or_else(failing).or_else(moving).unwrap_or_default()
 }

@@ -10,8 +10,9 @@ use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
 use super::job_file::{JobFile, read_all};
 use super::output::note;
-use super::progress::{self, Goal, Verdict};
+use super::progress::{self, Goal};
 use super::target::ProjectFlag;
+use super::verdict::Verdict;
 use super::words::job_name;
 use crate::api::view::job::{SubmitReply, SubmittedJob};
 use crate::api::view::query::Submit;
@@ -24,7 +25,9 @@ use crate::model::time::Millis;
   orch run web.yaml                start or change it, and wait until it is up
   orch run web.yaml db.yaml        several files; all are checked before any is sent
   generate | orch run - --detach   from standard input, without waiting
-Ctrl-C ends the waiting, not the job. A batch job is waited for until it is complete.")]
+Ctrl-C ends the waiting, not the job. A service is waited for until all its replicas are new and
+ready, or its canaries are and somebody has to promote them; if its deployment fails, the exit code
+is 1 and the reason is told. A batch job is waited for until it is complete.")]
 pub(super) struct RunArgs {
     /// Job files; - is standard input
     #[arg(required = true, value_name = "FILE")]
@@ -47,7 +50,7 @@ pub(super) struct RunArgs {
 struct RunRow {
     #[serde(flatten)]
     submitted: SubmittedJob,
-    /// `submitted`, or how the waiting ended: `up`, `failed`, `waiting`.
+    /// `submitted`, or how the waiting ended: `up`, `needs_promotion`, `failed`, `waiting`.
     outcome: &'static str,
 }
 
@@ -60,7 +63,7 @@ pub(super) async fn run(args: RunArgs, context: &Context) -> Outcome {
             for warning in &job.warnings {
                 note(&format!("warning: {warning}"));
             }
-            goals.push(Goal { id: id_of(&job)?, version: job.version });
+            goals.push(Goal::new(id_of(&job)?, job.version));
             submitted.push(job);
         }
     }
@@ -68,38 +71,11 @@ pub(super) async fn run(args: RunArgs, context: &Context) -> Outcome {
         return print(submitted.into_iter().map(|job| (job, "submitted")), context);
     }
     let verdicts = progress::wait(&goals, args.timeout, context).await?;
-    let outcome = exit_of(&verdicts);
-    for (goal, verdict) in goals.iter().zip(&verdicts) {
-        if let Verdict::Failed(why) = verdict {
-            note(&format!("{} failed: {}", goal.id, why.trim_end()));
-            note(&format!("  try: orch status {0}; orch logs {0}", goal.id));
-        }
-    }
-    let words = verdicts.iter().map(|verdict| match verdict {
-        Verdict::Up(_) => "up",
-        Verdict::Failed(_) => "failed",
-        Verdict::Waiting(_) => "waiting",
-    });
-    if context.output.for_people() {
-        for (goal, verdict) in goals.iter().zip(&verdicts) {
-            if let Verdict::Up(how) = verdict {
-                context.output.text(&format!("{} version {} is {how}", goal.id, goal.version))?;
-            }
-        }
-    } else {
-        print(submitted.into_iter().zip(words), context)?;
+    let outcome = progress::report(&goals, &verdicts, context)?;
+    if !context.output.for_people() {
+        print(submitted.into_iter().zip(verdicts.iter().map(Verdict::word)), context)?;
     }
     Ok(outcome)
-}
-
-fn exit_of(verdicts: &[Verdict]) -> Exit {
-    if verdicts.iter().any(|verdict| matches!(verdict, Verdict::Failed(_))) {
-        Exit::FAILED
-    } else if verdicts.iter().all(|verdict| matches!(verdict, Verdict::Up(_))) {
-        Exit::DONE
-    } else {
-        Exit::INTERRUPTED
-    }
 }
 
 fn print(jobs: impl Iterator<Item = (SubmittedJob, &'static str)>, context: &Context) -> Outcome {

@@ -8,6 +8,7 @@ use reqwest::Method;
 use super::client::Call;
 use super::context::Context;
 use super::failure::{Exit, Outcome};
+use super::progress::{self, Goal};
 use super::target::{JobRef, ProjectFlag};
 use super::words::job_name;
 use crate::api::view::job::{JobChanged, ScaleRequest};
@@ -17,13 +18,17 @@ use crate::api::view::query::ProjectWrite;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   orch scale web=5
-  orch scale web=5 shop/worker=0")]
+  orch scale web=5 shop/worker=0
+  orch scale web=5 --wait          until the new copies are ready")]
 pub(super) struct ScaleArgs {
     /// The services with the number wanted of each
     #[arg(required = true, value_name = "JOB=N")]
     targets: Vec<Target>,
     #[command(flatten)]
     project: ProjectFlag,
+    /// Wait until as many are ready
+    #[arg(long, short)]
+    wait: bool,
 }
 
 /// A job and a number.
@@ -47,6 +52,7 @@ impl FromStr for Target {
 
 pub(super) async fn run(args: ScaleArgs, context: &Context) -> Outcome {
     let mut changed = Vec::new();
+    let mut goals = Vec::new();
     for Target { job, replicas } in &args.targets {
         let id = job.id(&args.project)?;
         let query = ProjectWrite { project: Some(id.project.to_string()) };
@@ -54,7 +60,9 @@ pub(super) async fn run(args: ScaleArgs, context: &Context) -> Outcome {
             .query(&query)
             .json(&ScaleRequest { replicas: *replicas })?
             .hint("orch status lists the jobs there are");
-        changed.push(context.client.json::<JobChanged>(call).await?);
+        let job: JobChanged = context.client.json(call).await?;
+        goals.push(Goal::new(id, job.version));
+        changed.push(job);
     }
     context.output.value(&changed, || {
         let lines: Vec<_> = changed
@@ -68,5 +76,9 @@ pub(super) async fn run(args: ScaleArgs, context: &Context) -> Outcome {
             .collect();
         lines.join("\n")
     })?;
-    Ok(Exit::DONE)
+    if !args.wait {
+        return Ok(Exit::DONE);
+    }
+    let verdicts = progress::wait(&goals, None, context).await?;
+    progress::report(&goals, &verdicts, context)
 }

@@ -85,7 +85,8 @@ pub(super) async fn run(verb: ServerVerb, context: &Context) -> Outcome {
             })?;
         }
         ServerVerb::Remove { server } => {
-            let call = Call::new(Method::DELETE, ["servers", server.as_str()]).hint(HINT);
+            let call =
+                Call::new(Method::DELETE, ["servers", server.as_str()]).without_key().hint(HINT);
             context.client.send(call).await?;
             note(&format!("{server} is no longer in the cluster"));
         }
@@ -93,6 +94,7 @@ pub(super) async fn run(verb: ServerVerb, context: &Context) -> Outcome {
             let to = server.or(to).map(|server| server.to_string());
             let call = Call::new(Method::POST, ["servers", "transfer"])
                 .json(&TransferRequest { to })?
+                .without_key()
                 .hint(HINT);
             let reply: TransferReply = context.client.json(call).await?;
             output.value(&reply, || format!("{} leads", reply.leader))?;

@@ -137,7 +137,7 @@ async fn restore(file: PathBuf, yes: bool, context: &Context) -> Result<(), Fail
     if !yes {
         confirm(&summary, context)?;
     }
-    let call = Call::new(Method::PUT, ["snapshot"]).file(file.clone());
+    let call = Call::new(Method::PUT, ["snapshot"]).file(file.clone()).without_key();
     let reply: RestoreReply = context.client.json(call).await?;
     context.output.value(&reply, || {
         format!("the cluster is as {} has it, from index {} on", file.display(), reply.index)

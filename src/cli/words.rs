@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::api::view::Resources;
 use crate::api::view::time::Time;
 use crate::model::resources::Bytes;
-use crate::model::time::Timestamp;
+use crate::model::time::{Millis, Timestamp};
 
 /// Time since then, in its largest unit: `45s`, `3m`, `5h`, `12d`.
 pub(super) fn age(now: Timestamp, then: Time) -> String {
@@ -21,6 +21,15 @@ pub(super) fn age(now: Timestamp, then: Time) -> String {
 /// As [`age`], or `-`.
 pub(super) fn age_or_dash(now: Timestamp, then: Option<Time>) -> String {
     then.map_or_else(|| "-".to_owned(), |then| age(now, then))
+}
+
+/// Time to then: `in 45s`, `in 3m`; `any moment` if it is over.
+pub(super) fn until(now: Timestamp, then: Time) -> String {
+    // Rounded up, as a wait is told.
+    match then.0.since(now).0.div_ceil(1000) {
+        0 => "any moment".to_owned(),
+        seconds => format!("in {}", age(now + Millis::from_secs(seconds), Time(now))),
+    }
 }
 
 /// `web` in the default project, `shop/web` elsewhere.
@@ -109,6 +118,17 @@ mod tests {
             assert_eq!(age(now, Time(Timestamp(now.0 - seconds * 1000))), text);
         }
         assert_eq!(age(now, Time(Timestamp(now.0 + 5000))), "0s");
+    }
+
+    #[test]
+    fn waits_are_told_in_their_largest_unit() {
+        let now = Timestamp(10_000_000_000);
+        let at = |millis: u64| until(now, Time(now + Millis(millis)));
+        assert_eq!(
+            [at(0), at(1), at(45_000), at(300_000)],
+            ["any moment", "in 1s", "in 45s", "in 5m"]
+        );
+        assert_eq!(until(now, Time(Timestamp(1))), "any moment");
     }
 
     #[test]

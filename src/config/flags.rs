@@ -82,6 +82,10 @@ pub struct ServerFlags {
     /// A node whose agent is not heard for this long is lost and its work is replaced
     #[arg(long, env = "ORCH_NODE_TIMEOUT", value_name = "TIME", default_value = "10s")]
     pub node_timeout: Millis,
+    /// Move work towards better packing or spread this often, a few copies each time; 0s: only
+    /// when asked to with orch rebalance
+    #[arg(long, env = "ORCH_REBALANCE_EVERY", value_name = "TIME", default_value = "0s")]
+    pub rebalance_every: Millis,
     /// Start without TLS: anyone who reaches the ports is obeyed
     #[arg(long, env = "ORCH_INSECURE", num_args = 0..=1, default_missing_value = "true",
           default_value = "false", require_equals = true, value_name = "BOOL")]
@@ -354,11 +358,25 @@ impl ServerFlags {
             join: self.join.clone(),
             tuning: Default::default(),
         };
-        let server = server::Config { node_timeout: self.node_timeout, ..Default::default() };
+        let server = server::Config {
+            node_timeout: self.node_timeout,
+            heartbeat: heartbeat(self.node_timeout),
+            rebalance_every: self.rebalance_every,
+            ..Default::default()
+        };
         let (api_addr, rpc_addr) = (self.api_addr, self.rpc_addr);
         Ok(Process { server: Some(ServerPart { api_addr, rpc_addr, consensus, server }), agent })
     }
 }
+
+/// Several heartbeats fall into the time after which a silent node is lost.
+fn heartbeat(node_timeout: Millis) -> Millis {
+    let usual = server::Config::default().heartbeat;
+    Millis((node_timeout.0 / 5).clamp(HEARTBEAT_MIN.0, usual.0))
+}
+
+/// The shortest time between two heartbeats.
+const HEARTBEAT_MIN: Millis = Millis(100);
 
 /// An address of this machine's own at which `listen` is reached from this process.
 fn local(listen: SocketAddr) -> String {

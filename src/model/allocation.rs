@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::job::{JobSpec, Protocol};
 use super::name::{AllocId, JobId, NodeName, PortName, TaskName};
 use super::resources::Resources;
-use super::time::Timestamp;
+use super::time::{Millis, Timestamp};
 
 /// One placed copy of a job version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,8 +34,11 @@ pub struct Allocation {
     pub desired: Desired,
     /// What its agent said last, or what became of it.
     pub status: AllocStatus,
-    /// Whether its checks pass.
+    /// Whether its liveness checks pass.
     pub health: Health,
+    /// Whether it can take traffic.
+    #[serde(default)]
+    pub ready: bool,
     /// Each task's state; empty until the agent reports.
     #[serde(default)]
     pub tasks: BTreeMap<TaskName, TaskState>,
@@ -48,6 +51,18 @@ pub struct Allocation {
     /// How many in a row failed before it in this place.
     #[serde(default)]
     pub failures: u32,
+    /// When the first of them was placed anew: failures are counted from then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Timestamp>,
+    /// It failed, and nothing takes its place any more.
+    #[serde(default)]
+    pub gave_up: bool,
+    /// It is to go elsewhere once its successor is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<Move>,
+    /// Its node is lost, and its job waits before it is replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disconnected_at: Option<Timestamp>,
     /// Placed.
     pub created_at: Timestamp,
     /// Status changed.
@@ -55,6 +70,9 @@ pub struct Allocation {
     /// Health changed.
     #[serde(default)]
     pub health_since: Timestamp,
+    /// Became ready, or ceased to be.
+    #[serde(default)]
+    pub ready_since: Timestamp,
     /// Its story, oldest first, at most `ALLOCATION_NOTES_KEPT` lines.
     #[serde(default)]
     pub notes: Vec<Note>,
@@ -71,12 +89,12 @@ impl Allocation {
         matches!(self.desired, Desired::Run) && !self.ended()
     }
 
-    /// It runs, is meant to, and its checks pass or it has none.
-    pub fn healthy(&self) -> bool {
+    /// It runs, is meant to, and can take traffic.
+    pub fn available(&self) -> bool {
         self.wanted()
             && self.status == AllocStatus::Running
-            && self.health != Health::Unhealthy
-            && self.health != Health::Unknown
+            && self.ready
+            && self.disconnected_at.is_none()
     }
 
     /// Restarts of all its tasks together.
@@ -102,6 +120,29 @@ pub struct Note {
     pub at: Timestamp,
     /// What.
     pub text: String,
+}
+
+/// That an allocation is to go elsewhere without a gap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// Why.
+    pub reason: StopReason,
+    /// Since when.
+    pub since: Timestamp,
+    /// Where to, if that was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<NodeName>,
+}
+
+impl Move {
+    /// A move that only makes placement better is forgotten when it could not be made for so
+    /// long: the place it was meant for is taken.
+    const BETTER_PLACE: Millis = Millis::from_secs(600);
+
+    /// Whether it is not meant any more.
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        self.reason == StopReason::Rebalanced && now.since(self.since) >= Self::BETTER_PLACE
+    }
 }
 
 /// What the scheduler decided for an allocation; leaves no choice open.
@@ -147,6 +188,14 @@ pub enum StopReason {
     NodeLost,
     /// The user asked for a restart elsewhere.
     Moved,
+    /// A job of higher priority needs its room.
+    Preempted,
+    /// It fits better elsewhere.
+    Rebalanced,
+    /// Its version failed, and the job goes back to an earlier one.
+    Reverted,
+    /// The replica that it replaced came back with its node.
+    Reconnected,
 }
 
 impl StopReason {
@@ -161,6 +210,10 @@ impl StopReason {
             Self::TimedOut => "it ran longer than its timeout",
             Self::NodeLost => "its node was lost and it was replaced",
             Self::Moved => "it was moved",
+            Self::Preempted => "a job of higher priority needs its room",
+            Self::Rebalanced => "it fits better elsewhere",
+            Self::Reverted => "its version failed and the job goes back to an earlier one",
+            Self::Reconnected => "the replica that it replaced came back with its node",
         }
     }
 }
@@ -255,6 +308,24 @@ pub struct TaskState {
     pub error: String,
     /// The end of what it printed before it last failed; may be empty.
     pub output_tail: String,
+    /// What its liveness check says; none before the first word, or without a check.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub liveness: Option<CheckResult>,
+    /// What its readiness check says; none before the first word, or without a check.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readiness: Option<CheckResult>,
+}
+
+/// What a check came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckResult {
+    /// Whether it passes.
+    pub passing: bool,
+    /// The answer in words, as `GET /health answered 503`; may be empty when it passes.
+    #[serde(default)]
+    pub message: String,
+    /// Since when it says so.
+    pub since: Timestamp,
 }
 
 /// How far a task is.
@@ -301,8 +372,12 @@ pub struct AllocReport {
     pub generation: u64,
     /// How far it is; an agent never says `Pending` or `Lost`.
     pub status: AllocStatus,
-    /// Whether checks pass.
+    /// Whether liveness checks pass.
     pub health: Health,
+    /// Whether it can take traffic: all its tasks run, and those with a readiness check pass it;
+    /// those without one are healthy.
+    #[serde(default)]
+    pub ready: bool,
     /// Each task.
     pub tasks: BTreeMap<TaskName, TaskState>,
     /// One line about what is happening or went wrong; may be empty.

@@ -8,7 +8,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::constraint::{Constraint, Subject};
+pub use super::health::{HealthCheck, Probe};
 use super::name::{JobId, JobName, PortName, ProjectName, TaskName};
+pub use super::policy::{
+    DisconnectPolicy, Promotion, ReschedulePolicy, RestartPolicy, UpdateOrder, UpdatePolicy,
+    UpdateStrategy,
+};
 use super::resources::{ResourceRequest, Resources};
 use super::time::Millis;
 
@@ -33,18 +38,83 @@ pub struct JobSpec {
     /// Which nodes.
     #[serde(default)]
     pub placement: Placement,
-    /// What happens when a task ends.
+    /// What happens on the node when a task ends.
     #[serde(default)]
     pub restart: RestartPolicy,
+    /// What happens when the node has given up on it.
+    #[serde(default)]
+    pub reschedule: ReschedulePolicy,
     /// How a new version replaces the old one.
     #[serde(default)]
     pub update: UpdatePolicy,
+    /// What happens while its node and the servers don't hear each other.
+    #[serde(default)]
+    pub disconnect: DisconnectPolicy,
+    /// From leaving the endpoints to the stop signal, so that callers have time to notice.
+    #[serde(default = "JobSpec::shutdown_delay_default")]
+    pub shutdown_delay: Millis,
+    /// Who else decides how many replicas there are, as an autoscaler: a submission leaves the
+    /// number alone then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas_owner: Option<String>,
 }
 
 impl JobSpec {
+    /// A job with everything but its name, shape and tasks left at the defaults.
+    pub fn new(name: JobName, kind: JobKind, tasks: Vec<TaskSpec>) -> Self {
+        Self {
+            project: ProjectName::default(),
+            name,
+            kind,
+            priority: Self::priority_default(),
+            labels: BTreeMap::new(),
+            tasks,
+            placement: Placement::default(),
+            restart: RestartPolicy::default(),
+            reschedule: ReschedulePolicy::default(),
+            update: UpdatePolicy::default(),
+            disconnect: DisconnectPolicy::default(),
+            shutdown_delay: Self::shutdown_delay_default(),
+            replicas_owner: None,
+        }
+    }
+
+    /// Two seconds.
+    pub const fn shutdown_delay_default() -> Millis {
+        Millis::from_secs(2)
+    }
+
+    /// Whether its data is in named volumes, which stay on their node.
+    pub fn has_local_data(&self) -> bool {
+        let mut mounts = self.tasks.iter().flat_map(|task| &task.volumes);
+        mounts.any(|mount| matches!(mount.source, VolumeSource::Named(_)))
+    }
+
+    /// Whether a replica's successor starts before the replica stops. Unless the user says: yes,
+    /// but for what can't be there twice, a fixed host port or data on the node.
+    pub fn order(&self) -> UpdateOrder {
+        let unique = self.has_local_data()
+            || self.ports().any(|port| port.host.is_some())
+            || self.kind == JobKind::System;
+        match self.update.order {
+            Some(order) => order,
+            None if unique => UpdateOrder::StopFirst,
+            None => UpdateOrder::StartFirst,
+        }
+    }
+
     /// The priority of a job that names none.
     pub const fn priority_default() -> u8 {
         50
+    }
+
+    /// How long a replica must be ready before it counts, unless the job says it. Without a check
+    /// a container that exits at once is as ready as any other until it has: one second tells the
+    /// two apart, before an old replica makes room for it.
+    pub fn min_healthy_default(&self) -> Millis {
+        let checked = |task: &TaskSpec| task.healthcheck.is_some() || task.readiness.is_some();
+        let runs_on = !matches!(self.kind, JobKind::Batch { .. });
+        if runs_on && !self.tasks.iter().any(checked) { Millis::from_secs(1) } else { Millis(0) }
     }
 
     /// The cluster-wide id.
@@ -83,17 +153,35 @@ pub enum JobKind {
         /// Wanted copies.
         replicas: u32,
     },
-    /// Runs once to completion.
+    /// Runs to completion.
     Batch {
         /// Ends a run that takes longer; counted from the first start of its tasks.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         timeout: Option<Millis>,
+        /// Runs that have to complete.
+        #[serde(default = "JobKind::one")]
+        completions: u32,
+        /// The most of them at the same time.
+        #[serde(default = "JobKind::one")]
+        parallelism: u32,
+        /// Times that a failed run is placed anew before the job has failed.
+        #[serde(default)]
+        retries: u32,
     },
     /// One copy on every node that fits.
     System,
 }
 
 impl JobKind {
+    const fn one() -> u32 {
+        1
+    }
+
+    /// A batch job that runs once.
+    pub const fn once(timeout: Option<Millis>) -> Self {
+        Self::Batch { timeout, completions: 1, parallelism: 1, retries: 0 }
+    }
+
     /// The word users know it by.
     pub fn word(self) -> &'static str {
         match self {
@@ -156,15 +244,43 @@ pub struct TaskSpec {
     /// The root file system can't be written.
     #[serde(default)]
     pub read_only: bool,
-    /// How health is found out.
+    /// Whether it is alive: it is restarted when this fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<HealthCheck>,
+    /// Whether it can take traffic: it leaves the endpoints while this fails. Without, it is ready
+    /// when it is healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness: Option<HealthCheck>,
     /// Free-form marks, set on the container too.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
 
 impl TaskSpec {
+    /// A task with everything but its name and runtime left at the defaults.
+    pub fn new(name: TaskName, runtime: TaskRuntime) -> Self {
+        Self {
+            name,
+            runtime,
+            entrypoint: None,
+            command: Vec::new(),
+            environment: BTreeMap::new(),
+            ports: Vec::new(),
+            resources: ResourceRequest::default(),
+            volumes: Vec::new(),
+            user: None,
+            working_dir: None,
+            stop_signal: None,
+            stop_grace: Self::stop_grace_default(),
+            cap_add: Vec::new(),
+            cap_drop: Vec::new(),
+            read_only: false,
+            healthcheck: None,
+            readiness: None,
+            labels: BTreeMap::new(),
+        }
+    }
+
     /// Ten seconds, as Docker's.
     pub const fn stop_grace_default() -> Millis {
         Millis::from_secs(10)
@@ -313,104 +429,4 @@ pub struct Preference {
     pub rule: Constraint,
     /// How much it counts.
     pub weight: i8,
-}
-
-/// What happens when a task ends that should not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct RestartPolicy {
-    /// Restarts on the node before the allocation has failed and is placed anew.
-    pub attempts: u32,
-    /// Time over which they are counted.
-    pub within: Millis,
-    /// Wait before the second restart; the first has none. Doubles each time.
-    pub delay_min: Millis,
-    /// The longest wait.
-    pub delay_max: Millis,
-}
-
-impl Default for RestartPolicy {
-    fn default() -> Self {
-        Self {
-            attempts: 3,
-            within: Millis::from_secs(300),
-            delay_min: Millis::from_secs(1),
-            delay_max: Millis::from_secs(30),
-        }
-    }
-}
-
-/// How a new version replaces the old one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct UpdatePolicy {
-    /// Replicas replaced at the same time.
-    pub max_parallel: u32,
-    /// How long a new replica must be healthy before the next one is replaced.
-    pub min_healthy: Millis,
-}
-
-impl Default for UpdatePolicy {
-    fn default() -> Self {
-        Self { max_parallel: 1, min_healthy: Millis(0) }
-    }
-}
-
-/// How an agent finds out whether a task is healthy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HealthCheck {
-    /// What is asked.
-    pub probe: Probe,
-    /// From the end of one check to the start of the next.
-    #[serde(default = "HealthCheck::interval_default")]
-    pub interval: Millis,
-    /// A check that takes longer has failed.
-    #[serde(default = "HealthCheck::timeout_default")]
-    pub timeout: Millis,
-    /// Failures in a row that make it unhealthy.
-    #[serde(default = "HealthCheck::retries_default")]
-    pub retries: u32,
-    /// Failures this soon after the start don't count.
-    #[serde(default)]
-    pub start_period: Millis,
-}
-
-impl HealthCheck {
-    /// Five seconds.
-    pub const fn interval_default() -> Millis {
-        Millis::from_secs(5)
-    }
-
-    /// Two seconds.
-    pub const fn timeout_default() -> Millis {
-        Millis::from_secs(2)
-    }
-
-    /// Three.
-    pub const fn retries_default() -> u32 {
-        3
-    }
-}
-
-/// What a health check asks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Probe {
-    /// GET; a status from 200 to 399 is healthy.
-    Http {
-        /// Path with query.
-        path: String,
-        /// Port by name.
-        port: PortName,
-    },
-    /// The port takes a connection.
-    Tcp {
-        /// Port by name.
-        port: PortName,
-    },
-    /// A command in the task ends with 0.
-    Command {
-        /// Its words.
-        command: Vec<String>,
-    },
 }

@@ -4,10 +4,14 @@
 
 pub mod allocation;
 pub mod constraint;
+pub mod deployment;
+pub mod health;
 pub mod job;
 pub mod job_file;
 pub mod name;
 pub mod node;
+pub mod pattern;
+pub mod policy;
 pub mod problem;
 pub mod resources;
 pub mod server;

@@ -45,7 +45,7 @@ pub struct Node {
     pub spec: NodeSpec,
     /// Whether its agent is heard.
     pub state: NodeState,
-    /// Why it is in that state; empty when ready.
+    /// Why it is in that state; empty when ready, unless it is on probation.
     #[serde(default)]
     pub reason: String,
     /// Whether new work may be placed on it.
@@ -57,6 +57,12 @@ pub struct Node {
     pub registered_at: Timestamp,
     /// Last change of its state.
     pub state_since: Timestamp,
+    /// When it was lost, the last few times, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<Timestamp>,
+    /// It was lost too often: it gets no new work until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probation_until: Option<Timestamp>,
 }
 
 impl std::ops::Deref for Node {
@@ -108,7 +114,30 @@ pub struct Drain {
 impl Node {
     /// Whether the scheduler may use it at all.
     pub fn takes_work(&self) -> bool {
-        self.state == NodeState::Ready && self.eligible && self.drain.is_none()
+        self.state == NodeState::Ready
+            && self.eligible
+            && self.drain.is_none()
+            && self.probation_until.is_none()
+    }
+
+    /// What is said of it while it is ready and on probation.
+    pub fn reason_of_probation(&self) -> Option<String> {
+        self.probation_until.map(|until| match self.state {
+            NodeState::Ready => self.reason.clone(),
+            NodeState::Lost | NodeState::Left => {
+                format!("on probation until {}", until.time_of_day())
+            }
+        })
+    }
+
+    /// It takes work again, and what was is forgotten.
+    pub fn end_probation(&mut self) {
+        if self.probation_until.take().is_some() {
+            self.losses.clear();
+            if self.state == NodeState::Ready {
+                self.reason.clear();
+            }
+        }
     }
 
     /// A ready node for tests.
@@ -133,6 +162,8 @@ impl Node {
             drain: None,
             registered_at: Timestamp(0),
             state_since: Timestamp(0),
+            losses: Vec::new(),
+            probation_until: None,
         }
     }
 }

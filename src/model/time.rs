@@ -25,6 +25,12 @@ impl Timestamp {
     pub fn since(self, earlier: Timestamp) -> Millis {
         Millis(self.0.saturating_sub(earlier.0))
     }
+
+    /// `14:03:12 UTC`, for something that is less than a day away.
+    pub fn time_of_day(self) -> String {
+        let seconds = self.0 / 1000 % 86_400;
+        format!("{:02}:{:02}:{:02} UTC", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    }
 }
 
 impl Add<Millis> for Timestamp {

@@ -3,19 +3,27 @@
 //! A planner does no I/O and changes nothing; the leader proposes what it returns, and looks
 //! again when that is applied. `plan` is the pass over all of them; the scheduler is one.
 
+mod batch;
 mod cleanup;
+mod deployments;
 mod drain;
 mod liveness;
 mod pass;
+mod places;
+mod probation;
+pub mod progress;
 mod replicas;
-mod rollout;
 pub mod scheduler;
+mod service;
+mod system;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::pass::Pass;
 pub use self::pass::plan;
-use self::scheduler::Refusals;
+pub use self::replicas::{Again, again};
+pub use self::scheduler::rebalance;
+use self::scheduler::{Refusal, Refusals};
 use crate::model::name::{JobId, NodeName};
 use crate::model::time::{Millis, Timestamp};
 use crate::state::Command;
@@ -47,6 +55,13 @@ pub struct Unplaced {
     pub count: u32,
     /// What the nodes said to the last of them.
     pub refusals: Refusals,
+}
+
+impl Unplaced {
+    /// Whether room is being freed for the last of them.
+    pub fn is_expected(&self) -> bool {
+        matches!(self.refusals.main(), Some(Refusal::BeingFreed { .. }))
+    }
 }
 
 /// What a pass came to.

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::scheduler::{Ask, Fleet, Refusals};
-use super::{Inputs, Plan, Scope, Unplaced, cleanup, drain, liveness, replicas, rollout};
+use super::scheduler::{Ask, Fleet, Refusals, Room};
+use super::{
+    Inputs, Plan, Scope, Unplaced, cleanup, deployments, drain, liveness, probation, replicas,
+};
 use crate::limits::{PLACEMENTS_PER_COMMAND_MAX, REQUEST_BYTES_MAX, STOPS_PER_COMMAND_MAX};
 use crate::model::allocation::StopReason;
 use crate::model::name::{AllocId, JobId};
@@ -16,11 +18,16 @@ pub(super) struct Pass<'s> {
     pub(super) plan: Plan,
     pub(super) asks: Vec<Ask<'s>>,
     pub(super) stops: Vec<(AllocId, StopReason)>,
+    pub(super) given_up: Vec<(AllocId, String)>,
 }
 
 impl<'s> Pass<'s> {
     pub(super) fn stop(&mut self, alloc: AllocId, reason: StopReason) {
         self.stops.push((alloc, reason));
+    }
+
+    pub(super) fn give_up(&mut self, alloc: AllocId, why: String) {
+        self.given_up.push((alloc, why));
     }
 
     fn jobs(&self, scope: &Scope) -> Vec<(&'s JobId, &'s Job)> {
@@ -36,31 +43,13 @@ impl<'s> Pass<'s> {
             .map(|(id, job)| (id, &**job))
             .collect()
     }
-
-    /// How many of the job's places are without a healthy replica now: what a promise such as
-    /// "one at a time" counts.
-    pub(super) fn in_flight(&self, id: &JobId, job: &Job) -> u32 {
-        let healthy = self
-            .state
-            .allocs_of(id)
-            .filter(|alloc| alloc.healthy() && job.runs_current(alloc.version))
-            .filter(|alloc| {
-                let since = self.inputs.now.since(alloc.health_since);
-                since >= job.spec().update.min_healthy
-            })
-            .count() as u32;
-        let old = self
-            .state
-            .allocs_of(id)
-            .filter(|alloc| alloc.healthy() && !job.runs_current(alloc.version));
-        job.replicas().saturating_sub(healthy + old.count() as u32)
-    }
 }
 
 /// One pass of all planners.
 pub fn plan(state: &State, inputs: &Inputs, scope: &Scope) -> Plan {
     let plan = Plan::default();
-    let mut pass = Pass { state, inputs, plan, stops: Vec::new(), asks: Vec::new() };
+    let (asks, stops, given_up) = (Vec::new(), Vec::new(), Vec::new());
+    let mut pass = Pass { state, inputs, plan, asks, stops, given_up };
     liveness::look(&mut pass);
     if !pass.plan.commands.is_empty() {
         // What to do about it is planned on the state that knows of it.
@@ -68,17 +57,23 @@ pub fn plan(state: &State, inputs: &Inputs, scope: &Scope) -> Plan {
     }
     let jobs = pass.jobs(scope);
     for (id, job) in &jobs {
-        replicas::look(&mut pass, id, job);
-        rollout::look(&mut pass, id, job);
+        // Where a deployment takes another turn, its replicas follow on the state that knows of it.
+        if !deployments::turns(&mut pass, id, job) {
+            replicas::look(&mut pass, id, job);
+        }
     }
     drain::look(&mut pass);
     for (id, job) in &jobs {
         cleanup::look(&mut pass, id, job);
     }
     if scope.all {
+        probation::look(&mut pass);
         cleanup::replies(&mut pass);
     }
-    let Pass { mut plan, mut stops, asks, .. } = pass;
+    let Pass { mut plan, mut stops, given_up, asks, .. } = pass;
+    for allocs in given_up.chunks(STOPS_PER_COMMAND_MAX) {
+        plan.commands.push(Command::GiveUpAllocs { allocs: allocs.to_vec() });
+    }
     if !stops.is_empty() {
         stops.sort_by_key(|(alloc, _)| *alloc);
         stops.dedup_by_key(|(alloc, _)| *alloc);
@@ -108,7 +103,7 @@ fn place(state: &State, mut asks: Vec<Ask<'_>>, plan: &mut Plan) {
     let mut full: BTreeSet<JobId> = BTreeSet::new();
     for ask in asks {
         // Where one replica found no room, its equals find none either.
-        let equal = ask.node.is_none();
+        let equal = ask.is_like_others(state);
         if equal && full.contains(ask.id) {
             if let Some(unplaced) = plan.unplaced.get_mut(ask.id) {
                 unplaced.count += 1;
@@ -127,8 +122,14 @@ fn place(state: &State, mut asks: Vec<Ask<'_>>, plan: &mut Plan) {
                     .entry(ask.id.clone())
                     .or_insert_with(|| Unplaced { count: 0, refusals: Refusals::default() });
                 known.count += 1;
-                known.refusals = refusals;
-                if equal {
+                let room = fleet.make_room(&ask);
+                known.refusals = room.as_ref().map_or(refusals, Room::refusals);
+                let found = room.is_some();
+                if let Some(Room { victims, .. }) = room.filter(|room| !room.victims.is_empty()) {
+                    let by = ask.id.clone();
+                    plan.commands.push(Command::PreemptAllocs { victims, by });
+                }
+                if equal && !found {
                     full.insert(ask.id.clone());
                 }
             }

@@ -1,19 +1,15 @@
-//! As many allocations as are wanted: no more, no fewer.
+//! As many allocations as are wanted: no more, no fewer. What that means is each shape's own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::Pass;
-use super::scheduler::{Ask, refusal_when_empty};
+use super::scheduler::refusal_when_empty;
+use super::{Pass, batch, service, system};
 use crate::model::allocation::{AllocStatus, Allocation, StopReason};
 use crate::model::job::JobKind;
 use crate::model::name::JobId;
+use crate::model::node::Node;
 use crate::model::time::{Millis, Timestamp};
-use crate::state::Job;
-
-/// Wait before a failed allocation is placed anew, doubling with each failure in a row.
-const REPLACE_DELAY: Millis = Millis::from_secs(5);
-/// The longest such wait.
-const REPLACE_DELAY_MAX: Millis = Millis::from_secs(300);
+use crate::state::{Job, State};
 
 pub(super) fn look<'s>(pass: &mut Pass<'s>, id: &'s JobId, job: &'s Job) {
     if !job.active() {
@@ -24,129 +20,51 @@ pub(super) fn look<'s>(pass: &mut Pass<'s>, id: &'s JobId, job: &'s Job) {
         return;
     }
     match job.spec().kind {
-        JobKind::System => every_node(pass, id, job),
-        JobKind::Service { .. } | JobKind::Batch { .. } => every_index(pass, id, job),
+        JobKind::System => system::look(pass, id, job),
+        JobKind::Service { .. } => service::look(pass, id, job),
+        JobKind::Batch { .. } => batch::look(pass, id, job),
     }
 }
 
 /// When the place of an ended allocation may be filled again.
-pub(super) fn replace_at(job: &Job, last: &Allocation) -> Option<Timestamp> {
-    let own_fault = last.status == AllocStatus::Failed && job.runs_current(last.version);
-    own_fault.then(|| {
-        let doubled = REPLACE_DELAY.0.saturating_mul(1 << last.failures.min(16));
-        last.changed_at + Millis(doubled.min(REPLACE_DELAY_MAX.0))
-    })
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Again {
+    /// At once.
+    Now,
+    /// After its failures it waits.
+    At(Timestamp),
+    /// It failed too often: why, for people.
+    Never(String),
 }
 
-fn every_index<'s>(pass: &mut Pass<'s>, id: &'s JobId, job: &'s Job) {
-    let wanted = job.replicas();
-    let mut live: BTreeMap<u32, Vec<&Allocation>> = BTreeMap::new();
-    let mut last_ended: BTreeMap<u32, &Allocation> = BTreeMap::new();
-    for alloc in pass.state.allocs_of(id) {
-        if alloc.ended() {
-            last_ended.insert(alloc.index, alloc);
-        } else {
-            live.entry(alloc.index).or_default().push(alloc);
-        }
+/// When the place of an ended allocation may be filled again by one that runs the same.
+pub fn again(job: &Job, last: &Allocation) -> Again {
+    if last.status != AllocStatus::Failed {
+        return Again::Now;
     }
-    for (index, allocs) in &live {
-        if *index >= wanted {
-            for alloc in allocs.iter().filter(|alloc| alloc.wanted()) {
-                pass.stop(alloc.id, StopReason::ScaledDown);
-            }
-        }
+    let policy = &job.policies_of(last.version).reschedule;
+    let batch = matches!(job.spec().kind, JobKind::Batch { .. });
+    if let Some(attempts) = policy.attempts
+        && !batch
+        && last.failures >= attempts
+    {
+        return Again::Never(format!(
+            "given up after {} tries within {}; restart the job to try again",
+            u64::from(attempts) + 1,
+            policy.within
+        ));
     }
-    if let JobKind::Batch { timeout: Some(timeout) } = job.spec().kind {
-        end_overdue(pass, timeout, live.values().flatten().copied());
-    }
-    for index in (0..wanted).filter(|index| !live.contains_key(index)) {
-        let last = last_ended.get(&index).copied();
-        if let Some(at) = last.and_then(|last| replace_at(job, last))
-            && at > pass.inputs.now
-        {
-            pass.plan.look_at(at);
-            continue;
-        }
-        pass.asks.push(Ask {
-            id,
-            version: job.current().version,
-            spec: job.spec(),
-            index,
-            node: None,
-            previous: last,
-        });
-    }
+    let doubled = policy.delay_min.0.saturating_mul(1 << last.failures.min(32));
+    let delay = doubled.min(policy.delay_max.0);
+    // Up to a tenth more, so that what failed together does not come back together.
+    let jitter = last.id.0.wrapping_mul(2_654_435_761) % (delay / 10 + 1);
+    Again::At(last.changed_at + Millis(delay + jitter))
 }
 
-fn end_overdue<'a>(
-    pass: &mut Pass<'_>,
-    timeout: Millis,
-    allocs: impl Iterator<Item = &'a Allocation>,
-) {
-    for alloc in allocs.filter(|alloc| alloc.wanted()) {
-        let first_start = alloc.tasks.values().filter_map(|task| task.started_at).min();
-        let Some(started) = first_start else { continue };
-        // By the node's clock, which may be behind: nothing starts before it is placed.
-        let started = started.max(alloc.created_at);
-        let due = started + timeout;
-        if due <= pass.inputs.now {
-            pass.stop(alloc.id, StopReason::TimedOut);
-        } else {
-            pass.plan.look_at(due);
-        }
-    }
-}
-
-fn lowest_free(taken: &BTreeSet<u32>) -> u32 {
-    // The set is ordered: the first gap is where a number is larger than its place.
-    let gap = taken.iter().zip(0..).find(|(index, place)| *index != place);
-    gap.map_or(taken.len() as u32, |(_, place)| place)
-}
-
-fn every_node<'s>(pass: &mut Pass<'s>, id: &'s JobId, job: &'s Job) {
-    let mut indices: BTreeSet<u32> = BTreeSet::new();
-    let mut live_on = BTreeSet::new();
-    let mut last_on: BTreeMap<_, &Allocation> = BTreeMap::new();
-    for alloc in pass.state.allocs_of(id) {
-        if alloc.ended() {
-            last_on.insert(&alloc.node, alloc);
-            continue;
-        }
-        indices.insert(alloc.index);
-        live_on.insert(&alloc.node);
-        let fits = pass
-            .state
-            .node(&alloc.node)
-            .is_some_and(|node| refusal_when_empty(job.spec(), node).is_none());
-        if alloc.wanted() && !fits && job.runs_current(alloc.version) {
-            pass.stop(alloc.id, StopReason::NodeUnfit);
-        }
-    }
-    for node in pass.state.nodes() {
-        let fits = node.takes_work() && refusal_when_empty(job.spec(), node).is_none();
-        if !fits || live_on.contains(&node.name) {
-            continue;
-        }
-        let last = last_on.get(&node.name).copied();
-        if let Some(at) = last.and_then(|last| replace_at(job, last))
-            && at > pass.inputs.now
-        {
-            pass.plan.look_at(at);
-            continue;
-        }
-        // A node that had a replica gets the same number again where that is free.
-        let index = match last.map(|last| last.index).filter(|index| !indices.contains(index)) {
-            Some(index) => index,
-            None => lowest_free(&indices),
-        };
-        indices.insert(index);
-        pass.asks.push(Ask {
-            id,
-            version: job.current().version,
-            spec: job.spec(),
-            index,
-            node: Some(&node.name),
-            previous: last,
-        });
-    }
+/// Nodes that a system job has a copy on, or should have.
+pub(super) fn system_nodes<'s>(
+    state: &'s State,
+    job: &'s Job,
+) -> impl Iterator<Item = &'s Arc<Node>> {
+    state.nodes().filter(|node| node.takes_work() && refusal_when_empty(job.spec(), node).is_none())
 }

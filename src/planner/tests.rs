@@ -5,23 +5,45 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::allocation::{AllocReport, AllocStatus, Allocation, Health, TaskState};
-use crate::model::job::{JobKind, JobSpec, PortSpec, Protocol, TaskRuntime, TaskSpec};
+use crate::model::allocation::{
+    AllocReport, AllocStatus, Allocation, Health, StopReason, TaskState,
+};
+use crate::model::deployment::{Deployment, DeploymentId, DeploymentStatus};
+use crate::model::job::{
+    JobKind, JobSpec, PortSpec, Promotion, Protocol, TaskRuntime, TaskSpec, UpdateOrder,
+    UpdatePolicy, UpdateStrategy,
+};
+use crate::model::name::AllocId;
 use crate::model::node::{Node, NodeState};
 use crate::model::resources::ResourceRequest;
-use crate::state::{Reply, Stamp, State};
+use crate::state::{AllocMove, Reply, Stamp, State};
+
+mod deployments;
+mod property;
 
 /// A cluster without clocks and wires.
 struct Cluster {
     state: State,
     now: Timestamp,
     silent: BTreeSet<NodeName>,
+    /// Steps that an agent takes to start something.
+    slow: u32,
+    seen: BTreeMap<AllocId, u32>,
+    /// Nodes whose work has been started once more.
+    rebooted: BTreeSet<NodeName>,
 }
 
 impl Cluster {
     fn new(nodes: u32) -> Self {
         let state = State::default();
-        let mut cluster = Self { state, now: Timestamp(1_000_000), silent: BTreeSet::new() };
+        let mut cluster = Self {
+            state,
+            now: Timestamp(1_000_000),
+            silent: BTreeSet::new(),
+            slow: 0,
+            seen: BTreeMap::new(),
+            rebooted: BTreeSet::new(),
+        };
         for i in 0..nodes {
             let mut node = Node::example(&format!("n{i}"));
             let zone = ["a", "b", "c"][i as usize % 3];
@@ -37,15 +59,37 @@ impl Cluster {
         self.state.apply(stamp, &command.into()).reply.expect("carried out")
     }
 
+    /// As [`Self::apply`] for what users ask at the wrong time too.
+    fn ask(&mut self, command: Command) -> bool {
+        let stamp = Stamp { index: self.state.stamp().index + 1, at: self.now };
+        self.state.apply(stamp, &command.into()).reply.is_ok()
+    }
+
+    fn deployment(&self, job: &str) -> Deployment {
+        let id: JobId = job.parse().expect("a job id");
+        let job = self.state.job(&id).expect("a known job");
+        (**self.state.latest_deployment(job).expect("a deployment")).clone()
+    }
+
+    fn latest(&self, job: u8) -> Option<DeploymentId> {
+        self.state.job(&numbered(job))?.deployments.last().copied()
+    }
+
+    /// What the job's deployment waits for.
+    fn waits(&self, job: &str) -> String {
+        let deployment = self.deployment(job);
+        let job = self.state.job(&deployment.job).expect("a known job");
+        let progress = progress::progress(&self.state, self.now, job, &deployment);
+        progress.waits.map(|wait| wait.what).unwrap_or_default()
+    }
+
     fn submit(&mut self, spec: JobSpec) {
         self.apply(Command::SubmitJob { spec: Arc::new(spec), if_version: None });
     }
 
     fn plan(&self) -> Plan {
-        let heard =
-            |name: &NodeName| if self.silent.contains(name) { Timestamp(0) } else { self.now };
-        let last_heard =
-            self.state.nodes().map(|node| (node.name.clone(), heard(&node.name))).collect();
+        // As the leader does it: only who is overdue is named.
+        let last_heard = self.silent.iter().map(|name| (name.clone(), Timestamp(0))).collect();
         let node_timeout = Millis::from_secs(10);
         let inputs = Inputs { now: self.now, last_heard, node_timeout };
         plan(&self.state, &inputs, &Scope { all: true, ..Scope::default() })
@@ -55,17 +99,37 @@ impl Cluster {
     fn step(&mut self, fate: impl Fn(&Allocation) -> AllocStatus) -> bool {
         let commands = self.plan().commands;
         let mut busy = !commands.is_empty();
+        self.check_promises(&commands);
         for command in commands {
             if let Command::Place(placements) = &command {
                 let rows = placements.len() as u32;
                 let placed = Reply::Placed { placed: rows, refused: 0 };
-                assert_eq!(self.apply(command), placed, "a plan on the newest state holds");
+                let live: Vec<_> = self
+                    .state
+                    .allocs()
+                    .filter(|a| !a.ended())
+                    .map(|a| (a.id, &a.job, a.index, a.version, &a.node, &a.desired, a.previous))
+                    .collect();
+                let what = format!("a plan on the newest state holds: {command:?} {live:?}");
+                assert_eq!(self.apply(command), placed, "{what}");
             } else {
-                self.apply(command);
+                self.apply(command.clone());
+                if let Command::StopAllocs { stops } = &command {
+                    let refused = stops
+                        .iter()
+                        .find(|(id, _)| self.state.alloc(*id).is_some_and(|alloc| alloc.wanted()));
+                    assert_eq!(refused, None, "a plan on the newest state holds");
+                }
             }
         }
         for alloc in self.state.clone().allocs().filter(|alloc| !alloc.ended()) {
             if self.silent.contains(&alloc.node) {
+                continue;
+            }
+            let seen = self.seen.entry(alloc.id).or_default();
+            *seen += 1;
+            if alloc.wanted() && alloc.status == AllocStatus::Pending && *seen <= self.slow {
+                busy = true;
                 continue;
             }
             let status = if alloc.wanted() { fate(alloc) } else { AllocStatus::Stopped };
@@ -75,7 +139,9 @@ impl Cluster {
                 continue;
             }
             busy = true;
-            let task = TaskState { started_at: Some(self.now), ..TaskState::default() };
+            let ran_on = alloc.started_at().filter(|_| !self.rebooted.contains(&alloc.node));
+            let started_at = ran_on.or(Some(self.now));
+            let task = TaskState { started_at, ..TaskState::default() };
             let spec = self.state.job(&alloc.job).map(|job| job.spec().clone());
             let name = spec.map_or_else(|| "web".parse().unwrap(), |s| s.tasks[0].name.clone());
             let report = AllocReport {
@@ -83,6 +149,7 @@ impl Cluster {
                 generation: alloc.grant.generation,
                 status,
                 health,
+                ready: health == Health::Healthy,
                 tasks: [(name, task)].into(),
                 message: String::new(),
             };
@@ -107,6 +174,17 @@ impl Cluster {
         panic!("it never comes to rest: {:?}", self.plan().commands);
     }
 
+    /// Time passes, and the planners look whenever they asked to.
+    fn live_through(&mut self, time: Millis) {
+        let end = self.now + time;
+        while self.now < end {
+            self.settle();
+            let next = self.plan().next_look.unwrap_or(end);
+            self.now = next.max(self.now + Millis(1)).min(end);
+        }
+        self.settle();
+    }
+
     fn running(&self, job: &str) -> Vec<&Arc<Allocation>> {
         let id: JobId = job.parse().expect("a job id");
         self.state.jobs_from(&id).next().map(|(id, _)| id).map_or_else(Vec::new, |id| {
@@ -127,22 +205,88 @@ impl Cluster {
             assert_eq!(used.ports.len(), ports, "a port is given once");
             assert_eq!(node.resources.lacks(used.resources), None, "{} is overfull", node.name);
         }
-        for (id, _) in self.state.jobs() {
-            let live: Vec<_> =
-                self.state.allocs_of(id).filter(|a| !a.ended()).map(|a| a.index).collect();
-            let places: BTreeSet<_> = live.iter().collect();
-            assert_eq!(places.len(), live.len(), "one allocation a place");
+        for (id, job) in self.state.jobs() {
+            let mut places: BTreeMap<_, Vec<&Allocation>> = BTreeMap::new();
+            // What came back with a lost node may stand beside its replacement for a while.
+            let returned = |a: &Allocation| a.notes.iter().any(|n| n.text.starts_with("lost"));
+            let wanted = self.state.allocs_of(id).filter(|alloc| alloc.wanted());
+            for alloc in wanted.filter(|alloc| !returned(alloc)) {
+                let runs_as = job.version(alloc.version).map(|version| version.runs_as);
+                places.entry((alloc.index, runs_as)).or_default().push(alloc);
+            }
+            for ((index, _), allocs) in places {
+                let replaces = |a: &Allocation| allocs.iter().any(|b| a.previous == Some(b.id));
+                let alone = allocs.iter().filter(|alloc| !replaces(alloc)).count();
+                assert!(allocs.len() <= 2 && alone == 1, "{id}.{index}: {allocs:#?}");
+                let overlap = job.versions.iter().any(|version| {
+                    version.spec.order() == UpdateOrder::StartFirst
+                        || version.spec.update.strategy != UpdateStrategy::Rolling
+                });
+                assert!(allocs.len() == 1 || overlap, "{id}.{index} is there twice");
+            }
+        }
+    }
+
+    /// Places of a service with a replica that takes traffic, but for these allocations.
+    fn available(&self, id: &JobId, without: &BTreeSet<AllocId>) -> u32 {
+        let replicas = self.state.job(id).map_or(0, |job| job.replicas());
+        let Some(job) = self.state.job(id) else { return 0 };
+        let places: BTreeSet<u32> = self
+            .state
+            .endpoints(id, job)
+            .filter(|a| a.index < replicas && !without.contains(&a.id))
+            .map(|a| a.index)
+            .collect();
+        places.len() as u32
+    }
+
+    /// What planners stop of their own accord never breaks what a job promises.
+    fn check_promises(&self, commands: &[Command]) {
+        let stops = commands.iter().filter_map(|command| match command {
+            Command::StopAllocs { stops } => Some(stops),
+            _ => None,
+        });
+        let mut by_job: BTreeMap<JobId, BTreeSet<AllocId>> = BTreeMap::new();
+        for (id, reason) in stops.flatten() {
+            let own = matches!(
+                reason,
+                StopReason::Updated
+                    | StopReason::Reverted
+                    | StopReason::Drained
+                    | StopReason::Moved
+                    | StopReason::Rebalanced
+            );
+            let alloc = self.state.alloc(*id).expect("a known allocation");
+            let drain = self.state.node(&alloc.node).and_then(|node| node.drain.clone());
+            let due = drain.and_then(|drain| Some(drain.since + drain.deadline?));
+            if own && due.is_none_or(|due| due > self.now) {
+                by_job.entry(alloc.job.clone()).or_default().insert(*id);
+            }
+        }
+        for (id, stops) in by_job {
+            let job = self.state.job(&id).expect("a known job");
+            if !matches!(job.spec().kind, JobKind::Service { .. }) || !job.active() {
+                continue;
+            }
+            let before = self.available(&id, &BTreeSet::new());
+            let after = self.available(&id, &stops);
+            let promised = match job.spec().order() {
+                UpdateOrder::StartFirst => job.replicas(),
+                UpdateOrder::StopFirst => {
+                    job.replicas().saturating_sub(job.spec().update.max_parallel)
+                }
+            };
+            assert!(
+                after == before || after >= promised,
+                "{id}: {before} were healthy, {after} are left, {promised} were promised"
+            );
         }
     }
 }
 
 fn task(name: &str) -> TaskSpec {
     TaskSpec {
-        name: name.parse().expect("a name"),
-        runtime: TaskRuntime::Process,
-        entrypoint: None,
         command: vec!["serve".into()],
-        environment: Default::default(),
         ports: vec![PortSpec {
             name: "http".parse().expect("a name"),
             container: None,
@@ -154,31 +298,12 @@ fn task(name: &str) -> TaskSpec {
             memory: Some(512 << 20),
             ..ResourceRequest::default()
         },
-        volumes: Vec::new(),
-        user: None,
-        working_dir: None,
-        stop_signal: None,
-        stop_grace: TaskSpec::stop_grace_default(),
-        cap_add: Vec::new(),
-        cap_drop: Vec::new(),
-        read_only: false,
-        healthcheck: None,
-        labels: Default::default(),
+        ..TaskSpec::new(name.parse().expect("a name"), TaskRuntime::Process)
     }
 }
 
 fn job(name: &str, kind: JobKind) -> JobSpec {
-    JobSpec {
-        project: Default::default(),
-        name: name.parse().expect("a name"),
-        kind,
-        priority: JobSpec::priority_default(),
-        labels: Default::default(),
-        tasks: vec![task(name)],
-        placement: Default::default(),
-        restart: Default::default(),
-        update: Default::default(),
-    }
+    JobSpec::new(name.parse().expect("a name"), kind, vec![task(name)])
 }
 
 fn service(name: &str, replicas: u32) -> JobSpec {
@@ -221,13 +346,34 @@ fn a_new_version_replaces_one_replica_at_a_time() {
     cluster.submit(spec);
     let mut steps = 0;
     while cluster.step(|_| AllocStatus::Running) {
-        let healthy = cluster.running("web").iter().filter(|a| a.healthy()).count();
+        let healthy = cluster.running("web").iter().filter(|a| a.available()).count();
         assert!(healthy >= 3, "only {healthy} of 4 are healthy");
         steps += 1;
     }
     assert!(steps >= 4);
     assert!(cluster.running("web").iter().all(|a| a.version == 2));
     assert_eq!(cluster.running("web").len(), 4);
+}
+
+#[test]
+fn an_old_replica_that_fails_within_a_rollout_is_replaced_by_a_new_one() {
+    let mut cluster = Cluster::new(3);
+    cluster.submit(service("web", 2));
+    cluster.settle();
+    let mut spec = service("web", 2);
+    spec.tasks[0].command = vec!["serve".into(), "better".into()];
+    cluster.submit(spec);
+    for _ in 0..5 {
+        cluster.step(|alloc| match (alloc.version, alloc.index) {
+            (1, 0) => AllocStatus::Running,
+            (1, _) => AllocStatus::Failed,
+            _ => AllocStatus::Starting,
+        });
+        cluster.now = cluster.now + Millis::from_secs(6);
+    }
+    let old = cluster.state.allocs().filter(|alloc| alloc.version == 1).count();
+    assert_eq!(old, 2, "nothing old was started again");
+    assert_eq!(cluster.running("web").iter().filter(|a| a.version == 2).count(), 2);
 }
 
 #[test]
@@ -245,8 +391,18 @@ fn a_bad_version_stops_at_its_first_replica() {
         cluster.step(fate);
         cluster.now = cluster.now + Millis::from_secs(60);
     }
-    let old = cluster.running("web").iter().filter(|a| a.version == 1).count();
-    assert_eq!(old, 3);
+    let old = cluster.running("web").iter().filter(|a| a.version == 1 && a.available()).count();
+    assert_eq!(old, 4, "it went back without a replica less");
+    assert_eq!(cluster.running("web").len(), 4);
+    let id: JobId = "web".parse().unwrap();
+    let job = cluster.state.job(&id).unwrap().clone();
+    let deployments: Vec<_> = cluster.state.deployments_of(&job).cloned().collect();
+    let [first, bad, back] = deployments.as_slice() else { panic!("{deployments:#?}") };
+    assert_eq!(first.status, DeploymentStatus::Successful);
+    assert_eq!(bad.status, DeploymentStatus::Failed);
+    assert!(bad.reason.contains("going back to version 1"), "{}", bad.reason);
+    assert_eq!((back.status, back.reverts), (DeploymentStatus::Successful, Some(bad.id)));
+    assert_eq!(job.stable, Some(3));
 }
 
 #[test]
@@ -281,7 +437,28 @@ fn a_lost_node_is_replaced_and_taken_back_without_doubles() {
     cluster.apply(Command::RegisterNode { spec });
     cluster.settle();
     assert_eq!(cluster.running("web").len(), 3);
-    assert!(cluster.state.assignments(&lost).is_empty(), "it stops what was replaced");
+    assert_eq!(cluster.state.assignments(&lost).len(), 1, "what ran on all the time is kept");
+    assert!(cluster.running("web").iter().all(|a| a.previous.is_none()));
+}
+
+#[test]
+fn what_ended_on_a_lost_node_does_not_end_its_replacement() {
+    let mut cluster = Cluster::new(3);
+    cluster.submit(service("web", 3));
+    cluster.settle();
+    let lost = cluster.running("web")[0].node.clone();
+    cluster.silent.insert(lost.clone());
+    cluster.now = cluster.now + Millis::from_secs(11);
+    cluster.settle();
+    let replaced: Vec<_> = cluster.running("web").iter().map(|a| a.id).collect();
+    cluster.now = cluster.now + Millis::from_secs(11);
+    cluster.silent.clear();
+    cluster.rebooted.insert(lost.clone());
+    let spec = cluster.state.node(&lost).unwrap().spec.clone();
+    cluster.apply(Command::RegisterNode { spec });
+    cluster.settle();
+    assert_eq!(cluster.running("web").iter().map(|a| a.id).collect::<Vec<_>>(), replaced);
+    assert!(cluster.state.assignments(&lost).is_empty());
 }
 
 #[test]
@@ -320,14 +497,14 @@ fn a_system_job_follows_the_nodes() {
 #[test]
 fn a_batch_job_runs_once_and_ends_at_its_timeout() {
     let mut cluster = Cluster::new(1);
-    cluster.submit(job("once", JobKind::Batch { timeout: Some(Millis::from_secs(60)) }));
+    cluster.submit(job("once", JobKind::once(Some(Millis::from_secs(60)))));
     cluster.step(|_| AllocStatus::Complete);
     cluster.settle();
     let id: JobId = "once".parse().unwrap();
     assert_eq!(cluster.state.job(&id).unwrap().outcome, Some(crate::state::JobOutcome::Complete));
     assert_eq!(cluster.state.allocs_of(&id).count(), 1);
 
-    cluster.submit(job("slow", JobKind::Batch { timeout: Some(Millis::from_secs(60)) }));
+    cluster.submit(job("slow", JobKind::once(Some(Millis::from_secs(60)))));
     cluster.settle();
     assert_eq!(cluster.running("slow").len(), 1);
     cluster.now = cluster.now + Millis::from_secs(61);
@@ -346,7 +523,7 @@ fn a_drained_node_ends_up_empty_within_the_promise() {
     let node: NodeName = "n1".parse().unwrap();
     cluster.apply(Command::DrainNode { node: node.clone(), deadline: None });
     while cluster.step(|_| AllocStatus::Running) {
-        let healthy = cluster.running("web").iter().filter(|a| a.healthy()).count();
+        let healthy = cluster.running("web").iter().filter(|a| a.available()).count();
         assert!(healthy >= 5, "only {healthy} of 6 are healthy");
     }
     assert!(cluster.state.allocs_on(&node).all(|a| a.ended()));
@@ -431,101 +608,6 @@ fn a_higher_priority_is_placed_first() {
     assert_eq!(cluster.running("aaa").len(), 0);
 }
 
-#[derive(Debug, Clone)]
-enum Happening {
-    Submit { job: u8, replicas: u32, command: u8 },
-    Stop { job: u8 },
-    Silence { node: u8 },
-    Hear { node: u8 },
-    Drain { node: u8 },
-    Eligible { node: u8 },
-    Fail { nth: u8 },
-    Wait,
-}
-
-fn happening() -> impl Strategy<Value = Happening> {
-    prop_oneof![
-        (0..3_u8, 0..6_u32, 0..3_u8).prop_map(|(job, replicas, command)| Happening::Submit {
-            job,
-            replicas,
-            command
-        }),
-        (0..3_u8).prop_map(|job| Happening::Stop { job }),
-        (0..4_u8).prop_map(|node| Happening::Silence { node }),
-        (0..4_u8).prop_map(|node| Happening::Hear { node }),
-        (0..4_u8).prop_map(|node| Happening::Drain { node }),
-        (0..4_u8).prop_map(|node| Happening::Eligible { node }),
-        (0..9_u8).prop_map(|nth| Happening::Fail { nth }),
-        Just(Happening::Wait),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// Whatever happens, and however the steps fall between: capacity, ports and places are never
-    /// given twice (`check`), and once it is calm everything wanted that fits runs.
-    #[test]
-    fn it_always_comes_to_what_was_asked(
-        happenings in prop::collection::vec((happening(), 0..4_u8), 1..40)
-    ) {
-        let mut cluster = Cluster::new(4);
-        let node = |i: u8| -> NodeName { format!("n{i}").parse().unwrap() };
-        for (happening, steps) in happenings {
-            match happening {
-                Happening::Submit { job, replicas, command } => {
-                    let mut spec = service(&format!("j{job}"), replicas);
-                    spec.tasks[0].command = vec![format!("c{command}")];
-                    cluster.submit(spec);
-                }
-                Happening::Stop { job } => {
-                    let id: JobId = format!("j{job}").parse().unwrap();
-                    if cluster.state.job(&id).is_some() {
-                        cluster.apply(Command::StopJob { job: id, purge: job == 0 });
-                    }
-                }
-                Happening::Silence { node: i } => {
-                    cluster.silent.insert(node(i));
-                }
-                Happening::Hear { node: i } => {
-                    cluster.silent.remove(&node(i));
-                    let spec = cluster.state.node(&node(i)).unwrap().spec.clone();
-                    cluster.apply(Command::RegisterNode { spec });
-                }
-                Happening::Drain { node: i } => {
-                    cluster.apply(Command::DrainNode { node: node(i), deadline: None });
-                }
-                Happening::Eligible { node: i } => {
-                    cluster.apply(Command::SetEligibility { node: node(i), eligible: true });
-                }
-                Happening::Fail { nth } => {
-                    let victim = cluster.state.allocs().filter(|a| a.wanted()).nth(nth.into());
-                    let victim = victim.map(|alloc| alloc.id);
-                    cluster.step(|a| {
-                        if Some(a.id) == victim { AllocStatus::Failed } else { AllocStatus::Running }
-                    });
-                }
-                Happening::Wait => cluster.now = cluster.now + Millis::from_secs(11),
-            }
-            for _ in 0..steps {
-                cluster.step(|_| AllocStatus::Running);
-            }
-        }
-        // Calm: all are heard, eligible, and old failures are forgotten in time.
-        cluster.silent.clear();
-        for i in 0..4 {
-            let spec = cluster.state.node(&node(i)).unwrap().spec.clone();
-            cluster.apply(Command::RegisterNode { spec });
-            cluster.apply(Command::SetEligibility { node: node(i), eligible: true });
-        }
-        cluster.settle();
-        cluster.now = cluster.now + Millis::from_secs(3600);
-        cluster.settle();
-        let jobs: Vec<_> = cluster.state.jobs().map(|(id, job)| (id.clone(), job.clone())).collect();
-        for (id, job) in jobs {
-            let live: Vec<_> = cluster.state.allocs_of(&id).filter(|a| !a.ended()).collect();
-            prop_assert_eq!(live.len() as u32, job.replicas(), "{}", id);
-            prop_assert!(live.iter().all(|a| job.runs_current(a.version)));
-        }
-    }
+fn numbered(job: u8) -> JobId {
+    format!("j{job}").parse().expect("a job id")
 }

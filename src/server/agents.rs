@@ -185,6 +185,24 @@ impl v1::agents_server::Agents for Agents {
         Ok(Response::new(Box::pin(outgoing)))
     }
 
+    async fn usage(
+        &self,
+        request: Request<v1::UsageRequest>,
+    ) -> Result<Response<v1::UsageReply>, Status> {
+        let leadership = self.inner.leadership.borrow().clone();
+        if !leadership.ready {
+            return Err(redirect(&leadership, self.inner.consensus.me().id));
+        }
+        let node = match request.into_inner().node.as_str() {
+            "" => None,
+            name => {
+                let invalid = |error| Status::invalid_argument(format!("node {name:?}: {error}"));
+                Some(name.parse().map_err(invalid)?)
+            }
+        };
+        Ok(Response::new(self.inner.usage_here(node.as_ref()).into()))
+    }
+
     type RelayStream = Answers<v1::SessionFrame>;
 
     async fn relay(

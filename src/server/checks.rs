@@ -3,9 +3,10 @@
 use tonic::Status;
 
 use crate::limits::{
-    COMMAND_WORDS_MAX, JOB_FILE_BYTES_MAX, LOG_TAIL_LINES_MAX, MAP_KEY_BYTES_MAX, NAME_CHARS_MAX,
-    NODE_ATTRIBUTES_MAX, NODE_GPUS_MAX, NODE_RUNTIMES_MAX, NODE_SPEC_BYTES_MAX,
-    NODE_TEXT_CHARS_MAX, NODE_VOLUME_ROOTS_MAX, REPORT_BYTES_MAX, REPORTS_PER_MESSAGE_MAX,
+    COMMAND_WORDS_MAX, FILE_PATH_BYTES_MAX, JOB_FILE_BYTES_MAX, LOG_TAIL_LINES_MAX,
+    MAP_KEY_BYTES_MAX, NAME_CHARS_MAX, NODE_ATTRIBUTES_MAX, NODE_GPUS_MAX, NODE_RUNTIMES_MAX,
+    NODE_SPEC_BYTES_MAX, NODE_TEXT_CHARS_MAX, NODE_VOLUME_ROOTS_MAX, PATTERN_BYTES_MAX,
+    REPORT_BYTES_MAX, REPORTS_PER_MESSAGE_MAX, TASKS_MAX,
 };
 use crate::model::allocation::AllocReport;
 use crate::model::name::NodeName;
@@ -102,10 +103,16 @@ pub(super) fn session_request(request: &v1::SessionRequest) -> Result<NodeName, 
         return Err(format!("a task's name has at most {NAME_CHARS_MAX} characters"));
     }
     match &request.kind {
-        None => Err("a session is for logs or for a command; neither is asked for".into()),
+        None => Err("a session is for logs, a command, files or a port; none is asked for".into()),
         Some(v1::session_request::Kind::Logs(logs)) => match logs.tail {
             Some(lines) if lines > LOG_TAIL_LINES_MAX => {
                 Err(format!("{lines} lines are too many; the most is {LOG_TAIL_LINES_MAX}"))
+            }
+            _ if logs.grep.len() > PATTERN_BYTES_MAX => {
+                Err(format!("a pattern has at most {PATTERN_BYTES_MAX} bytes"))
+            }
+            _ if logs.after.len() > TASKS_MAX => {
+                Err(format!("a job has at most {TASKS_MAX} tasks to go on reading"))
             }
             _ => Ok(node),
         },
@@ -122,6 +129,21 @@ pub(super) fn session_request(request: &v1::SessionRequest) -> Result<NodeName, 
                 Ok(node)
             }
         }
+        Some(v1::session_request::Kind::Files(files)) => {
+            if files.path.is_empty() || files.path.len() > FILE_PATH_BYTES_MAX {
+                Err(format!("a path has 1 to {FILE_PATH_BYTES_MAX} bytes"))
+            } else {
+                Ok(node)
+            }
+        }
+        Some(v1::session_request::Kind::Forward(forward)) => {
+            let by_name = !forward.name.is_empty() && forward.name.len() <= NAME_CHARS_MAX;
+            if by_name || (1..=u32::from(u16::MAX)).contains(&forward.port) {
+                Ok(node)
+            } else {
+                Err("a port is a number from 1 to 65535, or the name of one of the job's".into())
+            }
+        }
     }
 }
 
@@ -130,7 +152,14 @@ pub(super) fn comes_from_agents(frame: &v1::SessionFrame) -> bool {
     matches!(
         frame.frame,
         Some(
-            Frame::Logs(_) | Frame::Stdout(_) | Frame::Stderr(_) | Frame::Exit(_) | Frame::Error(_)
+            Frame::Logs(_)
+                | Frame::Stdout(_)
+                | Frame::StdoutEnd(_)
+                | Frame::Stderr(_)
+                | Frame::Opened(_)
+                | Frame::File(_)
+                | Frame::Exit(_)
+                | Frame::Error(_)
         )
     )
 }
@@ -182,7 +211,7 @@ mod tests {
 
     #[test]
     fn sessions_must_make_sense() {
-        let logs = v1::LogsRequest { follow: false, tail: None, since: 0 };
+        let logs = v1::LogsRequest::default();
         let good = v1::SessionRequest {
             node: "n1".into(),
             alloc: 1,

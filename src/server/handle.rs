@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
@@ -12,12 +11,14 @@ use super::agents::Agents;
 use super::hub::{Hub, HubEvent, Peers};
 use super::majority;
 use super::planners::Planners;
+use super::rebalance;
 use super::sessions::{Session, SessionError};
+use super::usage::Usage;
 use crate::clock::SharedClock;
 use crate::consensus::{Consensus, Leadership};
-use crate::limits::{HUB_QUEUE_MAX, RPC_MESSAGE_BYTES_MAX, SERVER_SESSIONS_MAX};
+use crate::limits::{HUB_QUEUE_MAX, RPC_MESSAGE_BYTES_MAX, SERVER_SESSIONS_MAX, USAGE_BYTES_MAX};
 use crate::model::name::NodeName;
-use crate::model::time::{Millis, Timestamp};
+use crate::model::time::Millis;
 use crate::observe::metrics::Metrics;
 use crate::rpc::v1;
 use crate::rpc::v1::agents_server::AgentsServer;
@@ -33,6 +34,8 @@ pub struct Config {
     pub full_pass: Millis,
     /// How long a session may take to open.
     pub session_open: Millis,
+    /// How often work is moved to where it is better off; zero: never by itself.
+    pub rebalance_every: Millis,
 }
 
 impl Default for Config {
@@ -42,19 +45,9 @@ impl Default for Config {
             heartbeat: Millis::from_secs(2),
             full_pass: Millis::from_secs(30),
             session_open: Millis::from_secs(5),
+            rebalance_every: Millis(0),
         }
     }
-}
-
-/// What is known of a node's agent beside the state: by the leader alone, and in memory alone.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NodeInfo {
-    /// What it said of its host last; nothing before its first heartbeat.
-    pub stats: Option<v1::NodeStats>,
-    /// When it was last heard.
-    pub last_heard: Timestamp,
-    /// Whether its stream is open.
-    pub connected: bool,
 }
 
 /// The room's handle; clones are the same.
@@ -70,7 +63,6 @@ pub(super) struct Inner {
     /// Without leaders in doubt; see `majority`.
     pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) config: Config,
-    pub(super) clock: SharedClock,
     pub(super) metrics: Metrics,
     pub(super) hub: mpsc::Sender<HubEvent>,
     pub(super) peers: watch::Receiver<Peers>,
@@ -95,14 +87,8 @@ pub fn start(
     let (leadership_tx, leadership) = watch::channel(Leadership::default());
     let doubt_after = majority::doubt_after(config.node_timeout.as_duration());
     tasks.spawn(majority::follow(consensus.clone(), doubt_after, leadership_tx, stop.clone()));
-    let owner = Hub::new(
-        consensus.clone(),
-        leadership.clone(),
-        config,
-        clock.clone(),
-        metrics.clone(),
-        peers_tx,
-    );
+    let owner =
+        Hub::new(consensus.clone(), leadership.clone(), config, clock, metrics.clone(), peers_tx);
     tasks.spawn(owner.run(events, stop.clone()));
     let planners = Planners {
         consensus: consensus.clone(),
@@ -112,13 +98,16 @@ pub fn start(
         peers: peers.clone(),
     };
     tasks.spawn(planners.run(stop.clone()));
+    if config.rebalance_every > Millis(0) {
+        let (every, leadership) = (config.rebalance_every, leadership.clone());
+        tasks.spawn(rebalance::run(consensus.clone(), leadership, every, stop.clone()));
+    }
     tasks.close();
     let sessions = Arc::new(Semaphore::new(SERVER_SESSIONS_MAX));
     let inner = Arc::new(Inner {
         consensus,
         leadership,
         config,
-        clock,
         metrics,
         hub,
         peers,
@@ -128,7 +117,7 @@ pub fn start(
     });
     let service = AgentsServer::new(Agents { inner: inner.clone() })
         .max_decoding_message_size(RPC_MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(RPC_MESSAGE_BYTES_MAX);
+        .max_encoding_message_size(USAGE_BYTES_MAX);
     (ServerHandle { inner }, service)
 }
 
@@ -142,14 +131,10 @@ impl ServerHandle {
         self.inner.open_session(request).await
     }
 
-    /// What this server knows of a node's agent; nothing unless it leads.
-    pub fn node_stats(&self, node: &NodeName) -> Option<NodeInfo> {
-        let peer = self.inner.peers.borrow().get(node).cloned()?;
-        let heard = peer.heard.borrow().clone();
-        let elapsed = Instant::now().saturating_duration_since(heard.at);
-        let elapsed = Millis(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
-        let last_heard = self.inner.clock.now() - elapsed;
-        Some(NodeInfo { stats: heard.stats, last_heard, connected: peer.attached })
+    /// What agents measured last and when they were heard: of one node, or of all. The leader
+    /// knows; another server asks it, but not for long: nothing if it gives no answer.
+    pub async fn usage(&self, node: Option<&NodeName>) -> Option<Usage> {
+        self.inner.usage(node).await
     }
 
     /// How many agents are attached to this server.

@@ -221,6 +221,7 @@ impl Hub {
                         Event::Restored => all = true,
                         Event::AllocChanged { .. }
                         | Event::JobChanged { .. }
+                        | Event::DeploymentChanged { .. }
                         | Event::VariableChanged { .. } => {}
                     }
                 }

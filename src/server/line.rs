@@ -15,7 +15,10 @@ use super::checks;
 use super::handle::Inner;
 use super::hub::{Attach, Heard, HubEvent};
 use crate::consensus::{Committed, ProposeError};
-use crate::limits::{HEARTBEAT_STARTS_MAX, REPORTS_PER_PROPOSAL_BYTES, REPORTS_WAITING_BYTES_MAX};
+use crate::limits::{
+    HEARTBEAT_ALLOCS_MAX, HEARTBEAT_STARTS_MAX, REPORTS_PER_PROPOSAL_BYTES,
+    REPORTS_WAITING_BYTES_MAX,
+};
 use crate::model::allocation::AllocReport;
 use crate::model::name::{AllocId, NodeName};
 use crate::model::node::NodeState;
@@ -213,7 +216,8 @@ impl Reader {
                 }
                 self.heard.send_modify(|heard| {
                     heard.at = Instant::now();
-                    if let Some(stats) = stats {
+                    if let Some(mut stats) = stats {
+                        stats.allocs.truncate(HEARTBEAT_ALLOCS_MAX);
                         heard.stats = Some(v1::NodeStats { start_millis: Vec::new(), ..stats });
                     }
                 });
@@ -277,6 +281,7 @@ mod tests {
             generation: 1,
             status: AllocStatus::Running,
             health: Health::Unknown,
+            ready: false,
             tasks: BTreeMap::new(),
             message: message.to_owned(),
         }

@@ -13,9 +13,12 @@ mod hub;
 mod line;
 mod majority;
 mod planners;
+mod rebalance;
 mod scope;
 mod sessions;
+mod usage;
 
 pub use self::agents::Agents;
-pub use self::handle::{Config, NodeInfo, ServerHandle, start};
+pub use self::handle::{Config, ServerHandle, start};
 pub use self::sessions::{Session, SessionError};
+pub use self::usage::{NodeInfo, Usage};

@@ -24,6 +24,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_LAST: Duration = Duration::from_secs(2);
 /// The least time between two looks at who is silent.
 const JUDGE_AGAIN_MIN: Duration = Duration::from_millis(5);
+/// The same while a node is overdue.
+const JUDGE_AGAIN_OVERDUE: Duration = Duration::from_millis(50);
 /// Nodes and allocations from which on a full pass is kept away from the threads that serve.
 const LARGE: usize = 2_000;
 
@@ -96,9 +98,13 @@ impl Planners {
                 let silent = now >= judge_at && {
                     let timeout = self.config.node_timeout.as_duration();
                     let oldest = self.oldest(&liveness, &view.state, now);
-                    // If the planners leave it at that, they are not asked all the time.
-                    let wait = timeout.checked_sub(oldest).unwrap_or(timeout / 4);
-                    judge_at = now + wait.max(JUDGE_AGAIN_MIN);
+                    // Others may be due soon after the one that is; if the planners leave it at
+                    // that, they are not asked all the time.
+                    judge_at = now
+                        + match timeout.checked_sub(oldest) {
+                            Some(left) => left.max(JUDGE_AGAIN_MIN),
+                            None => JUDGE_AGAIN_OVERDUE,
+                        };
                     oldest >= timeout
                 };
                 let scope = agenda.take(now).or_else(|| silent.then(Scope::default));

@@ -24,6 +24,8 @@ pub(super) struct Agenda {
     freed: bool,
     /// Jobs with replicas that fitted nowhere at the last pass that looked at them.
     unplaced: BTreeSet<JobId>,
+    /// Those of them for which room is being freed: until they have it, nobody else may take it.
+    expecting: BTreeSet<JobId>,
     /// What waits for time to pass.
     looks: BTreeMap<Instant, Scope>,
     /// The next pass over everything, whatever happens.
@@ -38,6 +40,7 @@ impl Agenda {
             scope: Scope { all: true, ..Scope::default() },
             freed: false,
             unplaced: BTreeSet::new(),
+            expecting: BTreeSet::new(),
             looks: BTreeMap::new(),
             full_at: now,
         }
@@ -55,7 +58,9 @@ impl Agenda {
 
     fn note(&mut self, event: &Event) {
         match event {
-            Event::JobChanged { job, .. } => self.look_again([job.clone()]),
+            Event::JobChanged { job, .. } | Event::DeploymentChanged { job, .. } => {
+                self.look_again([job.clone()])
+            }
             Event::AllocChanged { job, change, status, .. } => {
                 self.look_again([job.clone()]);
                 self.freed |= status.ended() || *change == AllocChange::Removed;
@@ -92,6 +97,8 @@ impl Agenda {
             self.scope.jobs.clear();
         } else if self.scope.jobs.is_empty() {
             return None;
+        } else {
+            self.scope.jobs.extend(self.expecting.iter().cloned());
         }
         Some(std::mem::take(&mut self.scope))
     }
@@ -107,12 +114,16 @@ impl Agenda {
     ) {
         if scope.all {
             self.unplaced.clear();
+            self.expecting.clear();
             self.looks.clear();
             self.full_at = now + full_pass;
         } else {
             self.unplaced.retain(|job| !scope.jobs.contains(job));
+            self.expecting.retain(|job| !scope.jobs.contains(job));
         }
         self.unplaced.extend(plan.unplaced.keys().cloned());
+        let expecting = plan.unplaced.iter().filter(|(_, unplaced)| unplaced.is_expected());
+        self.expecting.extend(expecting.map(|(job, _)| job.clone()));
         if let Some(look_in) = look_in {
             let least = if scope.all { LOOK_AT_ALL_AGAIN_MIN } else { LOOK_AGAIN_MIN };
             let look = self.looks.entry(now + look_in.max(least)).or_default();
@@ -136,7 +147,7 @@ mod tests {
     use crate::model::name::AllocId;
     use crate::model::node::NodeState;
     use crate::planner::Unplaced;
-    use crate::planner::scheduler::Refusals;
+    use crate::planner::scheduler::{Refusal, Refusals};
     use crate::state::{JobChange, NodeChange};
 
     fn job(name: &str) -> JobId {
@@ -204,6 +215,23 @@ mod tests {
         agenda.planned(&scope, &unplaced(&["other"]), None, now, FULL);
         agenda.note(&alloc_event("web", AllocStatus::Stopped));
         assert_eq!(agenda.take(now).map(|scope| scope.jobs), Some(jobs(&["other", "web"])));
+    }
+
+    #[test]
+    fn whoever_room_is_being_freed_for_is_looked_at_with_everyone_else() {
+        let now = Instant::now();
+        let mut agenda = after_first_pass(now, &[]);
+        let freed = Refusal::BeingFreed { node: "n1".parse().expect("a valid name") };
+        let unplaced = Unplaced { count: 1, refusals: Refusals::only(freed) };
+        let plan = Plan { unplaced: [(job("big"), unplaced)].into(), ..Plan::default() };
+        let big = Scope { all: false, jobs: jobs(&["big"]) };
+        agenda.planned(&big, &plan, None, now, FULL);
+        assert_eq!(agenda.take(now), None, "it is no reason to look by itself");
+        agenda.note(&alloc_event("web", AllocStatus::Running));
+        assert_eq!(agenda.take(now).map(|scope| scope.jobs), Some(jobs(&["big", "web"])));
+        agenda.planned(&big, &Plan::default(), None, now, FULL);
+        agenda.note(&alloc_event("web", AllocStatus::Running));
+        assert_eq!(agenda.take(now).map(|scope| scope.jobs), Some(jobs(&["web"])));
     }
 
     #[test]

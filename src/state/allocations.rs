@@ -1,5 +1,6 @@
 //! Allocations: placed, reported on, stopped, forgotten.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -12,17 +13,32 @@ use crate::limits::{ALLOCATION_NOTES_KEPT, MESSAGE_BYTES_MAX, OUTPUT_TAIL_BYTES_
 use crate::model::allocation::{
     AllocReport, AllocStatus, Allocation, Desired, Grant, Health, Note, StopReason, TaskState,
 };
+use crate::model::deployment::DeploymentStatus;
 use crate::model::job::JobKind;
 use crate::model::name::{AllocId, JobId, NodeName};
 use crate::model::time::Timestamp;
 
 impl State {
-    /// Whether no allocation of the job lives in that place: its replica number, or for a system
-    /// job its node.
-    pub fn place_is_free(&self, job: &JobId, index: u32, node: &NodeName) -> bool {
-        let system = self.jobs.get(job).is_some_and(|job| job.spec().kind == JobKind::System);
-        !self.allocs_of(job).any(|alloc| {
-            !alloc.ended() && (alloc.index == index || (system && alloc.node == *node))
+    /// Whether an allocation may be placed there now. A place is a replica number, or for a system
+    /// job a node. Nothing lives in it; or, where the job lets a successor start before its
+    /// predecessor stops, only what is on its way out, what runs another version, and `previous`.
+    pub fn place_is_free(
+        &self,
+        id: &JobId,
+        index: u32,
+        node: &NodeName,
+        version: u64,
+        previous: Option<AllocId>,
+    ) -> bool {
+        let Some(job) = self.jobs.get(id) else { return false };
+        let runs_as = |version| job.version(version).map(|version| version.runs_as);
+        let overlap = job.lets_overlap();
+        let system = job.spec().kind == JobKind::System;
+        !self.allocs_of(id).any(|alloc| {
+            let here = alloc.index == index || (system && alloc.node == *node);
+            let other = runs_as(alloc.version) != runs_as(version);
+            let makes_way = overlap && (!alloc.wanted() || Some(alloc.id) == previous || other);
+            here && !alloc.ended() && !makes_way
         })
     }
 
@@ -38,8 +54,13 @@ impl State {
     /// Whether the job would still want this allocation if it ran.
     pub(super) fn is_still_asked_for(&self, alloc: &Allocation) -> bool {
         self.jobs.get(&alloc.job).is_some_and(|job| {
+            let stays = self.latest_deployment(job).is_some_and(|latest| {
+                let runs_as = |version| job.version(version).map(|version| version.runs_as);
+                latest.status != DeploymentStatus::Successful
+                    && latest.from.is_some_and(|from| runs_as(from) == runs_as(alloc.version))
+            });
             job.active()
-                && job.runs_current(alloc.version)
+                && (stays || job.runs_current(alloc.version))
                 && (job.spec().kind == JobKind::System || alloc.index < job.replicas())
         })
     }
@@ -111,13 +132,30 @@ impl Change<'_> {
         let job = self.state.jobs.get(&row.job)?.clone();
         let node = self.state.nodes.get(&row.node)?.clone();
         let current = job.current();
-        if current.version != row.version || !job.active() || !node.takes_work() {
+        let back = self.state.latest_deployment(&job).and_then(|latest| latest.from);
+        // A successor runs what the one it stands in for runs.
+        let stands_in = || {
+            let previous = self.state.allocs.get(&row.previous?)?;
+            let runs_as = |version| job.version(version).map(|version| version.runs_as);
+            let alike = runs_as(previous.version) == runs_as(row.version);
+            Some(previous.wanted() && previous.job == row.job && alike)
+        };
+        let planned = row.version == current.version
+            || Some(row.version) == back
+            || stands_in() == Some(true);
+        if !planned || !job.active() || !node.takes_work() {
             return None;
         }
-        if !self.state.place_is_free(&row.job, row.index, &row.node) {
+        if !self.state.place_is_free(&row.job, row.index, &row.node, row.version, row.previous) {
             return None;
         }
-        let spec = &current.spec;
+        let version = job.version(row.version)?;
+        let spec = &version.spec;
+        let has_home = spec.has_local_data() && spec.kind != JobKind::System;
+        let home = job.homes.get(&row.index).filter(|_| has_home);
+        if home.is_some_and(|home| *home != row.node) {
+            return None;
+        }
         let reserved = spec.reserved();
         let mut used = self.state.node_use(&row.node);
         if node.resources.minus(used.resources).lacks(reserved).is_some()
@@ -141,17 +179,34 @@ impl Change<'_> {
         }
 
         let previous = row.previous.and_then(|id| self.state.allocs.get(&id)).cloned();
-        let failures = previous.as_ref().map_or(0, |previous| match previous.status {
-            AllocStatus::Failed if previous.version >= current.runs_as => previous.failures + 1,
-            _ => 0,
+        let at = self.stamp.at;
+        let batch = matches!(spec.kind, JobKind::Batch { .. });
+        let latest = self.state.latest_deployment(&job);
+        // Failures count as long as they follow one another within the time the job names.
+        let in_a_row = previous.as_ref().filter(|previous| {
+            let same = job.version(previous.version).map(|known| known.runs_as);
+            let failed = previous.status == AllocStatus::Failed;
+            // A deployment begins with a clean slate.
+            let recent = latest.is_none_or(|latest| previous.changed_at >= latest.started_at);
+            (failed || (batch && previous.failures > 0)) && recent && same == Some(version.runs_as)
         });
+        let failing_since = in_a_row
+            .and_then(|previous| previous.failing_since)
+            .filter(|since| batch || at.since(*since) <= spec.reschedule.within);
+        let failures = match (in_a_row, failing_since) {
+            (None, _) => 0,
+            (Some(_), None) => 1,
+            // A batch run that had to leave keeps the tries it has used.
+            (Some(previous), Some(_)) => {
+                previous.failures + u32::from(previous.status == AllocStatus::Failed)
+            }
+        };
         self.state.next_alloc += 1;
         let id = AllocId(self.state.next_alloc);
-        let at = self.stamp.at;
         let alloc = Allocation {
             id,
             job: row.job.clone(),
-            version: current.version,
+            version: row.version,
             index: row.index,
             node: row.node.clone(),
             grant: Grant { ports, gpus: row.gpus, generation: self.stamp.index },
@@ -160,15 +215,26 @@ impl Change<'_> {
             desired: Desired::Run,
             status: AllocStatus::Pending,
             health: Health::Unknown,
+            ready: false,
             tasks: Default::default(),
             message: String::new(),
             previous: row.previous,
             failures,
+            failing_since: failing_since.or(in_a_row.map(|_| at)),
+            gave_up: false,
+            moving: None,
+            disconnected_at: None,
             created_at: at,
             changed_at: at,
             health_since: at,
+            ready_since: at,
             notes: vec![Note { at, text: format!("placed on {}", row.node) }],
         };
+        if has_home && home.is_none() {
+            let mut job = (*job).clone();
+            job.homes.insert(row.index, row.node.clone());
+            self.state.jobs.insert(row.job.clone(), Arc::new(job));
+        }
         self.state.put_alloc(alloc);
         self.emit_alloc(id, AllocChange::Placed, "");
         Some(())
@@ -179,12 +245,21 @@ impl Change<'_> {
         stops: &[(AllocId, StopReason)],
     ) -> Result<Reply, Rejected> {
         for (id, reason) in stops {
+            let at = self.stamp.at;
+            let known = self.state.allocs.get(id);
+            if known.is_some_and(|alloc| self.state.breaks_promise(alloc, *reason, at)) {
+                continue;
+            }
             self.ask_to_stop(*id, *reason);
         }
         Ok(Reply::Done)
     }
 
     pub(super) fn ask_to_stop(&mut self, id: AllocId, reason: StopReason) {
+        self.ask_to_stop_because(id, reason, reason.sentence());
+    }
+
+    pub(super) fn ask_to_stop_because(&mut self, id: AllocId, reason: StopReason, why: &str) {
         let Some(known) = self.state.allocs.get(&id) else { return };
         if !known.wanted() {
             return;
@@ -192,9 +267,9 @@ impl Change<'_> {
         let mut alloc = (**known).clone();
         alloc.desired = Desired::Stop(reason);
         alloc.grant.generation = self.stamp.index;
-        note(&mut alloc, self.stamp.at, format!("stopping: {}", reason.sentence()));
+        note(&mut alloc, self.stamp.at, format!("stopping: {why}"));
         self.state.put_alloc(alloc);
-        self.emit_alloc(id, AllocChange::Stopping, reason.sentence());
+        self.emit_alloc(id, AllocChange::Stopping, why);
     }
 
     pub(super) fn set_alloc_status(&mut self, id: AllocId, status: AllocStatus, message: &str) {
@@ -204,6 +279,11 @@ impl Change<'_> {
         alloc.status = status;
         alloc.message = message.to_owned();
         alloc.changed_at = at;
+        alloc.disconnected_at = None;
+        if alloc.ready {
+            alloc.ready = false;
+            alloc.ready_since = at;
+        }
         if alloc.health != Health::Unknown {
             alloc.health = Health::Unknown;
             alloc.health_since = at;
@@ -213,8 +293,13 @@ impl Change<'_> {
             alloc.grant.generation = self.stamp.index;
         }
         note(&mut alloc, at, format!("{}: {message}", status.word()));
+        let (job, version) = (alloc.job.clone(), alloc.version);
+        let wanted = matches!(alloc.desired, Desired::Run);
         self.state.put_alloc(alloc);
         self.emit_alloc(id, AllocChange::Status, message);
+        if status.ended() {
+            self.follow_batch(&job, version, status, wanted);
+        }
     }
 
     pub(super) fn report_allocs(
@@ -267,6 +352,10 @@ impl Change<'_> {
         if before.health != alloc.health {
             alloc.health_since = at;
         }
+        alloc.ready = report.ready && alloc.status == AllocStatus::Running;
+        if before.ready != alloc.ready {
+            alloc.ready_since = at;
+        }
         // The story goes on where the user would see a difference.
         let change = if before.status != alloc.status {
             note(&mut alloc, at, story(report.status.word(), &report.message));
@@ -276,6 +365,10 @@ impl Change<'_> {
             Some(AllocChange::Restarted)
         } else if before.health != alloc.health {
             note(&mut alloc, at, story(report.health.word(), &report.message));
+            Some(AllocChange::Health)
+        } else if before.ready != alloc.ready {
+            let word = if alloc.ready { "ready" } else { "not ready" };
+            note(&mut alloc, at, story(word, &report.message));
             Some(AllocChange::Health)
         } else if before.message != alloc.message {
             let message = alloc.message.clone();
@@ -291,23 +384,47 @@ impl Change<'_> {
         let wanted = matches!(alloc.desired, Desired::Run);
         let status = alloc.status;
         let version = alloc.version;
+        // A ready one that never was before: `ready_since` is still that of its placement.
+        let first_ready = alloc.ready && !before.ready && before.ready_since == before.created_at;
         self.state.put_alloc(alloc);
         self.emit_alloc(id, change, &message);
         self.follow_batch(&job, version, status, wanted);
+        if first_ready {
+            self.follow_deployment(&job, version);
+        }
     }
 
-    /// A batch job ends with its allocation.
+    /// A batch job ends with its allocations: when enough have completed, or one has failed for
+    /// good.
     fn follow_batch(&mut self, id: &JobId, version: u64, status: AllocStatus, wanted: bool) {
         let Some(job) = self.state.jobs.get(id) else { return };
-        let batch = matches!(job.spec().kind, JobKind::Batch { .. });
-        if !batch || !job.active() || !job.runs_current(version) {
+        let JobKind::Batch { completions, retries, .. } = job.spec().kind else { return };
+        if !job.active() || !job.runs_current(version) {
             return;
         }
+        let mine = || self.state.allocs_of(id).filter(|alloc| job.runs_current(alloc.version));
         match status {
-            AllocStatus::Complete => self.end_job(id, JobOutcome::Complete),
-            AllocStatus::Failed if wanted => self.end_job(id, JobOutcome::Failed),
+            AllocStatus::Complete => {
+                let complete = mine().filter(|alloc| alloc.status == AllocStatus::Complete);
+                let done: BTreeSet<u32> = complete
+                    .map(|alloc| alloc.index)
+                    .filter(|index| *index < completions)
+                    .collect();
+                if done.len() >= completions as usize {
+                    self.end_job(id, JobOutcome::Complete);
+                }
+            }
+            AllocStatus::Failed if wanted => {
+                let worst = mine()
+                    .filter(|alloc| alloc.status == AllocStatus::Failed)
+                    .map(|alloc| alloc.failures)
+                    .max();
+                if worst >= Some(retries) {
+                    self.end_job(id, JobOutcome::Failed);
+                }
+            }
             // Only a timeout stops a batch job's allocation for good; a drained one is placed anew.
-            AllocStatus::Stopped | AllocStatus::Failed => {
+            AllocStatus::Stopped | AllocStatus::Failed | AllocStatus::Lost => {
                 let timed_out = self.state.allocs_of(id).any(|alloc| {
                     alloc.ended()
                         && matches!(alloc.desired, Desired::Stop(StopReason::TimedOut))
@@ -347,7 +464,7 @@ impl Change<'_> {
         self.state.remove_alloc(id);
     }
 
-    fn emit_alloc(&mut self, id: AllocId, change: AllocChange, message: &str) {
+    pub(super) fn emit_alloc(&mut self, id: AllocId, change: AllocChange, message: &str) {
         let Some(alloc) = self.state.allocs.get(&id) else { return };
         let event = Event::AllocChanged {
             alloc: id,
@@ -370,7 +487,7 @@ fn story(word: &str, message: &str) -> String {
     }
 }
 
-fn note(alloc: &mut Allocation, at: Timestamp, text: String) {
+pub(super) fn note(alloc: &mut Allocation, at: Timestamp, text: String) {
     if text.is_empty() {
         return;
     }

@@ -70,6 +70,21 @@ impl Change<'_> {
             }
             Command::RestoreChunk { offset, bytes } => self.restore_chunk(*offset, bytes),
             Command::RestoreCommit { length, checksum } => self.restore_commit(*length, *checksum),
+            Command::PromoteDeployment { deployment } => self.promote_deployment(*deployment),
+            Command::PauseDeployment { deployment, paused } => {
+                self.pause_deployment(*deployment, *paused)
+            }
+            Command::CompleteDeployment { deployment } => self.complete_deployment(*deployment),
+            Command::FailDeployment { deployment, reason, revert } => {
+                self.fail_deployment(*deployment, reason, *revert)
+            }
+            Command::RollbackJob { job, to } => self.rollback_job(job, *to),
+            Command::RestartJob { job } => self.restart_job(job),
+            Command::MoveAllocs { moves } => self.move_allocs(moves),
+            Command::PreemptAllocs { victims, by } => self.preempt_allocs(victims, by),
+            Command::LoseAllocs { allocs } => self.lose_disconnected(allocs),
+            Command::GiveUpAllocs { allocs } => self.give_up_allocs(allocs),
+            Command::EndProbation { node } => self.end_probation(node),
             Command::RetireServer { id, name } => {
                 self.state.retired_servers.insert(*id, name.clone());
                 Ok(Reply::Done)

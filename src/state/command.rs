@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::model::allocation::{AllocReport, StopReason};
+use crate::model::deployment::DeploymentId;
 use crate::model::job::JobSpec;
 use crate::model::name::{AllocId, JobId, NodeName, ProjectName, ServerName};
 use crate::model::node::{NodeSpec, NodeState};
@@ -160,6 +161,71 @@ pub enum Command {
         /// The name it had.
         name: ServerName,
     },
+    /// Lets a canary's successors follow, or a second set take over.
+    PromoteDeployment {
+        /// Which.
+        deployment: DeploymentId,
+    },
+    /// Holds a deployment, or lets it go on.
+    PauseDeployment {
+        /// Which.
+        deployment: DeploymentId,
+        /// Whether it is held.
+        paused: bool,
+    },
+    /// All replicas run the version and are ready.
+    CompleteDeployment {
+        /// Which.
+        deployment: DeploymentId,
+    },
+    /// A deployment did not get there, or somebody gave it up.
+    FailDeployment {
+        /// Which.
+        deployment: DeploymentId,
+        /// Why.
+        reason: String,
+        /// Go back to the last healthy version, if there is one.
+        revert: bool,
+    },
+    /// Submits an earlier version again.
+    RollbackJob {
+        /// Which.
+        job: JobId,
+        /// The version; none: the last healthy one that runs something else than the current one.
+        to: Option<u64>,
+    },
+    /// Replaces all replicas by new ones of the same version, as a deployment.
+    RestartJob {
+        /// Which.
+        job: JobId,
+    },
+    /// Asks allocations to go elsewhere once their successors are ready.
+    MoveAllocs {
+        /// Which.
+        moves: Vec<AllocMove>,
+    },
+    /// Takes room from allocations of lower priority.
+    PreemptAllocs {
+        /// Which.
+        victims: Vec<AllocId>,
+        /// For whom.
+        by: JobId,
+    },
+    /// The time is over for which the allocations of a lost node kept their places.
+    LoseAllocs {
+        /// Which.
+        allocs: Vec<AllocId>,
+    },
+    /// Nothing takes the place of these failed allocations any more.
+    GiveUpAllocs {
+        /// Which, and why.
+        allocs: Vec<(AllocId, String)>,
+    },
+    /// A node that was lost too often has stayed for as long as it had to.
+    EndProbation {
+        /// Which.
+        node: NodeName,
+    },
 }
 
 impl Command {
@@ -184,8 +250,30 @@ impl Command {
             Self::RestoreChunk { .. } => "restore_chunk",
             Self::RestoreCommit { .. } => "restore_commit",
             Self::RetireServer { .. } => "retire_server",
+            Self::PromoteDeployment { .. } => "promote_deployment",
+            Self::PauseDeployment { .. } => "pause_deployment",
+            Self::CompleteDeployment { .. } => "complete_deployment",
+            Self::FailDeployment { .. } => "fail_deployment",
+            Self::RollbackJob { .. } => "rollback_job",
+            Self::RestartJob { .. } => "restart_job",
+            Self::MoveAllocs { .. } => "move_allocs",
+            Self::PreemptAllocs { .. } => "preempt_allocs",
+            Self::LoseAllocs { .. } => "lose_allocs",
+            Self::GiveUpAllocs { .. } => "give_up_allocs",
+            Self::EndProbation { .. } => "end_probation",
         }
     }
+}
+
+/// An allocation that is to go elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllocMove {
+    /// Which.
+    pub alloc: AllocId,
+    /// Why.
+    pub reason: StopReason,
+    /// Where to, if that was chosen.
+    pub to: Option<NodeName>,
 }
 
 /// Placements, column by column: row *i* of each column is one allocation.

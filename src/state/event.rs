@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::allocation::{AllocStatus, Health};
+use crate::model::deployment::DeploymentId;
 use crate::model::name::{AllocId, JobId, NodeName, ProjectName};
 use crate::model::node::NodeState;
 use crate::model::time::Timestamp;
@@ -72,6 +73,19 @@ pub enum Event {
     },
     /// The whole state was replaced by a saved snapshot.
     Restored,
+    /// A deployment began or changed.
+    DeploymentChanged {
+        /// Which.
+        deployment: DeploymentId,
+        /// Its job.
+        job: JobId,
+        /// The version that comes.
+        version: u64,
+        /// What happened to it.
+        change: DeploymentChange,
+        /// More about it; may be empty.
+        message: String,
+    },
 }
 
 /// What happened to a job.
@@ -92,6 +106,32 @@ pub enum JobChange {
     Failed,
     /// Forgotten.
     Purged,
+    /// A failed deployment was taken back.
+    Reverted,
+    /// The user went back to an earlier version.
+    RolledBack,
+    /// All replicas are to be replaced by new ones.
+    Restarted,
+}
+
+/// What happened to a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeploymentChange {
+    /// It began.
+    Started,
+    /// A canary's successors follow, or a second set takes over.
+    Promoted,
+    /// It is held.
+    Paused,
+    /// It goes on.
+    Resumed,
+    /// It has come to its end.
+    Successful,
+    /// It did not get there.
+    Failed,
+    /// A newer one took its place.
+    Superseded,
 }
 
 /// What happened to an allocation.
@@ -112,6 +152,10 @@ pub enum AllocChange {
     Message,
     /// Forgotten.
     Removed,
+    /// It is to go elsewhere.
+    Moving,
+    /// Nothing takes its place any more.
+    GaveUp,
 }
 
 /// What happened to a node.

@@ -8,9 +8,13 @@ mod allocations;
 mod apply;
 pub mod codec;
 pub mod command;
+mod deployments;
+mod endpoints;
 pub mod event;
 mod jobs;
+mod moves;
 mod nodes;
+mod promises;
 pub mod query;
 pub mod rejected;
 mod replies;
@@ -24,14 +28,15 @@ use imbl::{OrdMap, OrdSet, Vector};
 use serde::{Deserialize, Serialize};
 
 use self::apply::Change;
-pub use self::command::{Command, Placement, Placements, Request};
-pub use self::event::{AllocChange, Event, EventRecord, JobChange, NodeChange};
+pub use self::command::{AllocMove, Command, Placement, Placements, Request};
+pub use self::event::{AllocChange, DeploymentChange, Event, EventRecord, JobChange, NodeChange};
 pub use self::jobs::{Job, JobOutcome, JobVersion};
 pub use self::query::NodeUse;
 pub use self::rejected::{Rejected, RejectedCode};
 use self::replies::Remembered;
 use self::restore::Staging;
 use crate::model::allocation::Allocation;
+use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::name::{AllocId, JobId, NodeName, ServerName};
 use crate::model::node::Node;
 use crate::model::time::Timestamp;
@@ -88,9 +93,11 @@ pub struct State {
     last: Stamp,
     next_alloc: u64,
     next_event: u64,
+    next_deployment: u64,
     jobs: OrdMap<JobId, Arc<Job>>,
     nodes: OrdMap<NodeName, Arc<Node>>,
     allocs: OrdMap<AllocId, Arc<Allocation>>,
+    deployments: OrdMap<DeploymentId, Arc<Deployment>>,
     variables: OrdMap<VariableKey, Arc<Variable>>,
     replies: OrdMap<String, Arc<Remembered>>,
     replies_order: Vector<String>,

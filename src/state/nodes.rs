@@ -1,9 +1,14 @@
 //! Nodes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Change, Event, NodeChange, Rejected, RejectedCode, Reply};
+use crate::limits::{
+    NODE_LOSSES_KEPT, PROBATION_LOSSES, PROBATION_MS, PROBATION_MS_MAX, PROBATION_WITHIN_MS,
+};
 use crate::model::allocation::{AllocStatus, Desired};
+use crate::model::job::JobKind;
 use crate::model::name::NodeName;
 use crate::model::node::{Drain, Node, NodeSpec, NodeState};
 use crate::model::time::{Millis, Timestamp};
@@ -34,10 +39,19 @@ impl Change<'_> {
             Some(node) if node.spec == *spec => return Ok(Reply::Done),
             Some(_) => NodeChange::Registered,
         };
+        let losses = known.as_ref().map(|node| node.losses.clone()).unwrap_or_default();
+        let (probation_until, reason) = match &known {
+            Some(node) if node.state != NodeState::Lost => {
+                (node.probation_until, node.reason_of_probation())
+            }
+            _ => probation(&losses, at).unzip(),
+        };
         let node = Node {
             spec: spec.clone(),
             state: NodeState::Ready,
-            reason: String::new(),
+            reason: reason.unwrap_or_default(),
+            losses,
+            probation_until,
             eligible: known.as_ref().is_none_or(|node| node.eligible),
             drain: known.as_ref().and_then(|node| node.drain.clone()),
             registered_at: known.as_ref().map_or(at, |node| node.registered_at),
@@ -91,9 +105,17 @@ impl Change<'_> {
         node.state = state;
         node.reason = reason.to_owned();
         node.state_since = self.stamp.at;
+        if state == NodeState::Lost {
+            node.losses.push(self.stamp.at);
+            let surplus = node.losses.len().saturating_sub(NODE_LOSSES_KEPT);
+            node.losses.drain(..surplus);
+        }
         self.put_node(node, NodeChange::State);
-        if state != NodeState::Ready {
-            self.lose_allocs(name, reason);
+        match state {
+            NodeState::Ready => {}
+            NodeState::Lost => self.disconnect_allocs(name, reason),
+            // It ended its work before it said goodbye.
+            NodeState::Left => self.lose_allocs(name, reason),
         }
         Ok(Reply::Done)
     }
@@ -111,8 +133,12 @@ impl Change<'_> {
         }
     }
 
-    /// A lost node is back, with its work: what nothing has replaced meanwhile goes on.
+    /// A lost node is back, with its work: it goes on as far as it is still asked for. Where
+    /// something has replaced it meanwhile, there are two for one place until the planner has
+    /// seen which of them is well; the older one is preferred. A node on probation gets nothing
+    /// back that was replaced.
     fn take_back_allocs(&mut self, name: &NodeName, since: Timestamp) {
+        self.reconnect_allocs(name);
         let lost: Vec<_> = self
             .state
             .allocs_on(name)
@@ -125,10 +151,20 @@ impl Change<'_> {
             })
             .cloned()
             .collect();
+        let probation =
+            self.state.nodes.get(name).is_some_and(|node| node.probation_until.is_some());
+        let mut taken = BTreeSet::new();
         // The newest first: of two for one place it is the one that ran.
         for alloc in lost.iter().rev() {
-            let free = self.state.place_is_free(&alloc.job, alloc.index, name);
-            if free && self.state.fits_again(alloc) {
+            let place = (alloc.job.clone(), alloc.index);
+            let service = self
+                .state
+                .jobs
+                .get(&alloc.job)
+                .is_some_and(|job| matches!(job.spec().kind, JobKind::Service { .. }));
+            let free = self.state.place_is_free(&alloc.job, alloc.index, name, alloc.version, None);
+            let first = taken.insert(place);
+            if first && (free || (service && !probation)) && self.state.fits_again(alloc) {
                 self.set_alloc_status(alloc.id, AllocStatus::Pending, "its node came back");
             }
         }
@@ -140,15 +176,27 @@ impl Change<'_> {
         eligible: bool,
     ) -> Result<Reply, Rejected> {
         let mut node = self.known_node(name)?;
-        let drained = eligible && node.drain.is_some();
-        if node.eligible == eligible && !drained {
+        let relieved = eligible && (node.drain.is_some() || node.probation_until.is_some());
+        if node.eligible == eligible && !relieved {
             return Ok(Reply::Done);
         }
         node.eligible = eligible;
         if eligible {
             node.drain = None;
+            node.end_probation();
         }
         self.put_node(node, NodeChange::Eligibility);
+        Ok(Reply::Done)
+    }
+
+    /// A node that was lost too often has stayed for as long as it had to.
+    pub(super) fn end_probation(&mut self, name: &NodeName) -> Result<Reply, Rejected> {
+        let mut node = self.known_node(name)?;
+        // Void if it was lost again since.
+        if node.probation_until.is_some_and(|until| until <= self.stamp.at) {
+            node.end_probation();
+            self.put_node(node, NodeChange::Eligibility);
+        }
         Ok(Reply::Done)
     }
 
@@ -159,7 +207,9 @@ impl Change<'_> {
     ) -> Result<Reply, Rejected> {
         let mut node = self.known_node(name)?;
         node.eligible = false;
-        let since = node.drain.map_or(self.stamp.at, |drain| drain.since);
+        // Another deadline counts from when it was asked for.
+        let same = node.drain.filter(|drain| drain.deadline == deadline);
+        let since = same.map_or(self.stamp.at, |drain| drain.since);
         node.drain = Some(Drain { since, deadline });
         self.put_node(node, NodeChange::Draining);
         Ok(Reply::Done)
@@ -176,12 +226,59 @@ impl Change<'_> {
             self.forget_alloc(alloc);
         }
         self.state.nodes.remove(name);
+        let message = self.forget_homes(name);
         self.emit(Event::NodeChanged {
             node: name.clone(),
             change: NodeChange::Removed,
             state: node.state,
-            message: String::new(),
+            message,
         });
         Ok(Reply::Done)
     }
+
+    /// Data on a node that is forgotten is gone: its replicas may go elsewhere. What users are
+    /// told of it.
+    fn forget_homes(&mut self, name: &NodeName) -> String {
+        let at_home: Vec<_> = self
+            .state
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.homes.values().any(|home| home == name))
+            .map(|(id, job)| (id.clone(), job.clone()))
+            .collect();
+        let mut gone = Vec::new();
+        for (id, job) in at_home {
+            let mut job = (*job).clone();
+            job.homes.retain(|index, home| {
+                if home == name {
+                    gone.push(format!("{id}.{index}"));
+                }
+                home != name
+            });
+            self.state.jobs.insert(id, Arc::new(job));
+        }
+        if gone.is_empty() {
+            return String::new();
+        }
+        let more = gone.len().saturating_sub(REPLICAS_NAMED);
+        gone.truncate(REPLICAS_NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("the data there is given up, that of {}{more}", gone.join(", "))
+    }
+}
+
+/// Replicas that a message names.
+const REPLICAS_NAMED: usize = 5;
+
+/// Until when a node that comes back at `at` is on probation, and what is said of it; none if it
+/// was not lost too often.
+fn probation(losses: &[Timestamp], at: Timestamp) -> Option<(Timestamp, String)> {
+    let within = Millis(PROBATION_WITHIN_MS);
+    let count = losses.iter().filter(|loss| at.since(**loss) <= within).count();
+    let further = count.checked_sub(PROBATION_LOSSES)?;
+    let length = PROBATION_MS.saturating_mul(1 << further.min(16)).min(PROBATION_MS_MAX);
+    let until = at + Millis(length);
+    let text =
+        format!("on probation until {}: lost {count} times within {within}", until.time_of_day());
+    Some((until, text))
 }

@@ -58,6 +58,7 @@ impl Change<'_> {
         restored.last = now.last;
         restored.next_alloc = restored.next_alloc.max(now.next_alloc);
         restored.next_event = restored.next_event.max(now.next_event);
+        restored.next_deployment = restored.next_deployment.max(now.next_deployment);
         restored.events = now.events.clone();
         restored.replies = now.replies.clone();
         restored.replies_order = now.replies_order.clone();

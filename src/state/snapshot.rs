@@ -11,6 +11,7 @@ use super::codec::{self, CodecError};
 use super::{EventRecord, Job, Remembered, Stamp, State};
 use crate::limits::SNAPSHOT_ROW_BYTES_MAX;
 use crate::model::allocation::Allocation;
+use crate::model::deployment::Deployment;
 use crate::model::name::{JobId, ServerName};
 use crate::model::node::Node;
 use crate::model::variable::{Variable, VariableKey};
@@ -38,7 +39,7 @@ pub enum SnapshotError {
 /// One row. Variants are only ever added.
 #[derive(Serialize)]
 enum RowRef<'s> {
-    Head { cluster_id: u64, last: Stamp, next_alloc: u64, next_event: u64 },
+    Head { cluster_id: u64, last: Stamp, next_alloc: u64, next_event: u64, next_deployment: u64 },
     Job(&'s JobId, &'s Job),
     Node(&'s Node),
     Alloc(&'s Allocation),
@@ -47,12 +48,20 @@ enum RowRef<'s> {
     Event(&'s EventRecord),
     Staged(#[serde(with = "serde_bytes")] &'s [u8]),
     RetiredServer(u64, &'s ServerName),
+    Deployment(&'s Deployment),
     End { rows: u64 },
 }
 
 #[derive(Deserialize)]
 enum Row {
-    Head { cluster_id: u64, last: Stamp, next_alloc: u64, next_event: u64 },
+    Head {
+        cluster_id: u64,
+        last: Stamp,
+        next_alloc: u64,
+        next_event: u64,
+        #[serde(default)]
+        next_deployment: u64,
+    },
     Job(JobId, Job),
     Node(Node),
     Alloc(Allocation),
@@ -61,7 +70,10 @@ enum Row {
     Event(EventRecord),
     Staged(#[serde(with = "serde_bytes")] Vec<u8>),
     RetiredServer(u64, ServerName),
-    End { rows: u64 },
+    Deployment(Deployment),
+    End {
+        rows: u64,
+    },
 }
 
 /// Writes all of `state`.
@@ -84,6 +96,7 @@ pub fn write(state: &State, out: &mut impl Write) -> Result<(), SnapshotError> {
         last: state.last,
         next_alloc: state.next_alloc,
         next_event: state.next_event,
+        next_deployment: state.next_deployment,
     })?;
     for (id, job) in &state.jobs {
         put(RowRef::Job(id, job))?;
@@ -110,6 +123,9 @@ pub fn write(state: &State, out: &mut impl Write) -> Result<(), SnapshotError> {
     }
     for (id, name) in &state.retired_servers {
         put(RowRef::RetiredServer(*id, name))?;
+    }
+    for deployment in state.deployments.values() {
+        put(RowRef::Deployment(deployment))?;
     }
     let before_end = rows;
     let bytes = codec::to_bytes(&RowRef::End { rows: before_end })?;
@@ -162,11 +178,12 @@ fn read_u32(input: &mut impl Read) -> std::io::Result<u32> {
 
 fn put_row(state: &mut State, row: Row) -> Result<(), SnapshotError> {
     match row {
-        Row::Head { cluster_id, last, next_alloc, next_event } => {
+        Row::Head { cluster_id, last, next_alloc, next_event, next_deployment } => {
             state.cluster_id = cluster_id;
             state.last = last;
             state.next_alloc = next_alloc;
             state.next_event = next_event;
+            state.next_deployment = next_deployment;
         }
         Row::Job(_, job) if job.versions.is_empty() => {
             return Err(SnapshotError::Damaged("a job has no version"));
@@ -192,6 +209,9 @@ fn put_row(state: &mut State, row: Row) -> Result<(), SnapshotError> {
         }
         Row::RetiredServer(id, name) => {
             state.retired_servers.insert(id, name);
+        }
+        Row::Deployment(deployment) => {
+            state.deployments.insert(deployment.id, Arc::new(deployment));
         }
         Row::End { .. } => {}
     }

@@ -7,41 +7,20 @@ use proptest::prelude::*;
 use super::*;
 use crate::limits::EVENTS_KEPT;
 use crate::model::allocation::{AllocReport, AllocStatus, Health, StopReason, TaskState};
-use crate::model::job::{JobKind, JobSpec, TaskRuntime, TaskSpec};
+use crate::model::deployment::DeploymentId;
+use crate::model::job::{
+    HealthCheck, JobKind, JobSpec, Probe, Promotion, TaskRuntime, TaskSpec, UpdatePolicy,
+    UpdateStrategy,
+};
 use crate::model::node::NodeState;
 use crate::model::time::Millis;
 
 fn spec(name: &str, kind: JobKind, command: &str) -> Arc<JobSpec> {
     let task = TaskSpec {
-        name: name.parse().unwrap(),
-        runtime: TaskRuntime::Process,
-        entrypoint: None,
         command: vec![command.to_owned()],
-        environment: BTreeMap::new(),
-        ports: Vec::new(),
-        resources: Default::default(),
-        volumes: Vec::new(),
-        user: None,
-        working_dir: None,
-        stop_signal: None,
-        stop_grace: TaskSpec::stop_grace_default(),
-        cap_add: Vec::new(),
-        cap_drop: Vec::new(),
-        read_only: false,
-        healthcheck: None,
-        labels: BTreeMap::new(),
+        ..TaskSpec::new(name.parse().unwrap(), TaskRuntime::Process)
     };
-    Arc::new(JobSpec {
-        project: Default::default(),
-        name: name.parse().unwrap(),
-        kind,
-        priority: 50,
-        labels: BTreeMap::new(),
-        tasks: vec![task],
-        placement: Default::default(),
-        restart: Default::default(),
-        update: Default::default(),
-    })
+    Arc::new(JobSpec::new(name.parse().unwrap(), kind, vec![task]))
 }
 
 fn service(name: &str, replicas: u32) -> Arc<JobSpec> {
@@ -77,6 +56,7 @@ fn report(node: &str, alloc: u64, status: AllocStatus) -> Command {
         generation: u64::MAX,
         status,
         health: Health::Unknown,
+        ready: false,
         tasks: BTreeMap::new(),
         message: String::new(),
     };
@@ -155,6 +135,45 @@ fn a_placement_is_checked_again() {
     let (yes, no) =
         (Reply::Placed { placed: 1, refused: 0 }, Reply::Placed { placed: 0, refused: 1 });
     assert_eq!(placed, [yes, no.clone(), no.clone(), no.clone(), no]);
+}
+
+#[test]
+fn a_stop_that_comes_too_late_for_the_promise_is_left_out() {
+    let mut state = State::default();
+    let ready = |alloc| {
+        let Command::ReportAllocs { node, agent_id, mut reports } =
+            report("n1", alloc, AllocStatus::Running)
+        else {
+            unreachable!()
+        };
+        reports[0].ready = true;
+        Command::ReportAllocs { node, agent_id, reports }
+    };
+    let stop = |alloc, reason| Command::StopAllocs { stops: vec![(AllocId(alloc), reason)] };
+    let submit = |command| Command::SubmitJob {
+        spec: spec("web", JobKind::Service { replicas: 1 }, command),
+        if_version: None,
+    };
+    let setup = [
+        register("n1"),
+        submit("old"),
+        place("web", 1, 0, "n1"),
+        ready(1),
+        submit("new"),
+        place("web", 2, 0, "n1"),
+        ready(2),
+        // Planned while its successor was well, which has failed since.
+        report("n1", 2, AllocStatus::Failed),
+        stop(1, StopReason::Updated),
+    ];
+    assert!(run(&mut state, setup).iter().all(|applied| applied.reply.is_ok()));
+    let wanted = |state: &State, alloc| state.alloc(AllocId(alloc)).is_some_and(|a| a.wanted());
+    assert!(wanted(&state, 1), "the last one stays");
+    run(&mut state, [place("web", 2, 0, "n1"), ready(3), stop(1, StopReason::Updated)]);
+    assert!(!wanted(&state, 1), "its place is served by another");
+    // What users ask for holds whatever is promised.
+    run(&mut state, [stop(3, StopReason::ScaledDown)]);
+    assert!(!wanted(&state, 3));
 }
 
 #[test]
@@ -291,7 +310,7 @@ fn arb_command() -> impl Strategy<Value = Command> {
     prop_oneof![
         (job(), 0..4_u32, 0..3_u8).prop_map(|(name, replicas, kind)| {
             let kind = match kind {
-                0 => JobKind::Batch { timeout: None },
+                0 => JobKind::once(None),
                 1 => JobKind::System,
                 _ => JobKind::Service { replicas },
             };
@@ -320,6 +339,33 @@ fn arb_command() -> impl Strategy<Value = Command> {
             .prop_map(|(job, version, index, node)| place(&job, version, index, &node)),
         (0..12_u64).prop_map(|alloc| Command::StopAllocs {
             stops: vec![(AllocId(alloc), StopReason::Drained)]
+        }),
+        (0..9_u64, 0..6_u8).prop_map(|(deployment, what)| {
+            let deployment = DeploymentId(deployment);
+            match what {
+                0 => Command::PromoteDeployment { deployment },
+                1 => Command::PauseDeployment { deployment, paused: true },
+                2 => Command::PauseDeployment { deployment, paused: false },
+                3 => Command::CompleteDeployment { deployment },
+                _ => {
+                    let reason = "it failed".to_owned();
+                    Command::FailDeployment { deployment, reason, revert: what == 4 }
+                }
+            }
+        }),
+        (job(), prop::option::of(0..4_u64))
+            .prop_map(|(job, to)| Command::RollbackJob { job: id(&job), to }),
+        job().prop_map(|job| Command::RestartJob { job: id(&job) }),
+        (0..12_u64, 0..4_u8, job()).prop_map(|(alloc, what, job)| {
+            let alloc = AllocId(alloc);
+            match what {
+                0 => Command::MoveAllocs {
+                    moves: vec![AllocMove { alloc, reason: StopReason::Moved, to: None }],
+                },
+                1 => Command::PreemptAllocs { victims: vec![alloc], by: id(&job) },
+                2 => Command::LoseAllocs { allocs: vec![alloc] },
+                _ => Command::GiveUpAllocs { allocs: vec![(alloc, "given up".into())] },
+            }
         }),
         (node(), 0..12_u64, status).prop_map(|(node, alloc, status)| report(&node, alloc, status)),
         (0..12_u64, job()).prop_map(|(alloc, job)| Command::CollectGarbage {
@@ -461,6 +507,28 @@ fn the_bytes_of_log_and_snapshot_are_pinned() {
         Command::StopJob { job: id("web"), purge: true },
         Command::RestoreChunk { offset: 0, bytes: vec![1, 2, 3] },
         Command::RestoreCommit { length: 4, checksum: 5 },
+        Command::RetireServer { id: 7, name: "s1".parse().unwrap() },
+        Command::SubmitJob { spec: canary(), if_version: None },
+        Command::PromoteDeployment { deployment: DeploymentId(2) },
+        Command::PauseDeployment { deployment: DeploymentId(2), paused: true },
+        Command::CompleteDeployment { deployment: DeploymentId(2) },
+        Command::FailDeployment {
+            deployment: DeploymentId(1),
+            reason: "web.0 on n1: exit 1".into(),
+            revert: true,
+        },
+        Command::RollbackJob { job: id("web"), to: Some(1) },
+        Command::RestartJob { job: id("web") },
+        Command::MoveAllocs {
+            moves: vec![AllocMove {
+                alloc: AllocId(1),
+                reason: StopReason::Rebalanced,
+                to: Some("n2".parse().unwrap()),
+            }],
+        },
+        Command::PreemptAllocs { victims: vec![AllocId(1)], by: id("web") },
+        Command::LoseAllocs { allocs: vec![AllocId(1)] },
+        Command::GiveUpAllocs { allocs: vec![(AllocId(1), "given up".into())] },
     ];
     for (i, command) in commands.into_iter().enumerate() {
         let request = Request { idempotency_key: Some(format!("k{i}")), command };
@@ -468,12 +536,45 @@ fn the_bytes_of_log_and_snapshot_are_pinned() {
         let stamp = Stamp { index: i as u64 + 1, at: Timestamp(1_700_000_000_000 + i as u64) };
         state.apply(stamp, &request);
     }
-    golden("log-entry-v1.bin", &writer.finish());
-    golden("snapshot-v1.bin", &bytes_of(&state));
+    golden("log-entry-v2.bin", &writer.finish());
+    golden("snapshot-v2.bin", &bytes_of(&state));
+}
+
+/// What an earlier format's servers wrote is read by this one.
+#[test]
+fn the_bytes_of_earlier_formats_are_read() {
+    let (at, requests) = codec::decode_batch(&read_golden("log-entry-v1.bin")).unwrap();
+    let mut state = State::default();
+    for (i, request) in requests.iter().enumerate() {
+        state.apply(Stamp { index: i as u64 + 1, at }, request);
+    }
+    let kept = snapshot::read(&mut read_golden("snapshot-v1.bin").as_slice()).unwrap();
+    assert_eq!(kept.cluster_id(), state.cluster_id());
+    assert_eq!(kept.last_event(), 10);
+}
+
+/// A job with as many of the things that came later as it can have.
+fn canary() -> Arc<JobSpec> {
+    let mut spec = (*service("web", 2)).clone();
+    let strategy = UpdateStrategy::Canary { count: 1, promote: Promotion::After(Millis(5)) };
+    spec.update = UpdatePolicy { strategy, ..UpdatePolicy::default() };
+    let probe = Probe::Grpc { service: "web".into(), port: "http".parse().unwrap() };
+    spec.tasks[0].readiness = Some(HealthCheck::new(probe));
+    spec.disconnect.stop_after = Some(Millis(30_000));
+    spec.replicas_owner = Some("autoscaler".into());
+    Arc::new(spec)
+}
+
+fn golden_path(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn read_golden(name: &str) -> Vec<u8> {
+    std::fs::read(golden_path(name)).unwrap()
 }
 
 fn golden(name: &str, bytes: &[u8]) {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let path = golden_path(name);
     if std::env::var_os("ORCH_UPDATE_GOLDEN").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, bytes).unwrap();

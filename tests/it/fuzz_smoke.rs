@@ -146,6 +146,7 @@ fn messages() {
         generation: 1,
         status: AllocStatus::Running,
         health: Health::Healthy,
+        ready: true,
         tasks: Default::default(),
         message: "fine".to_owned(),
     };

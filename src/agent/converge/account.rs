@@ -6,7 +6,7 @@ use super::machine::Converge;
 use super::task::{Op, Seen, Task};
 use crate::agent::order::TaskKey;
 use crate::agent::runtime::{Condition, Exit, RuntimeError};
-use crate::model::allocation::{Health, TaskPhase};
+use crate::model::allocation::TaskPhase;
 use crate::model::job::RestartPolicy;
 use crate::model::resources::Bytes;
 use crate::model::time::{Millis, Timestamp};
@@ -34,13 +34,15 @@ impl Converge {
                     task.recheck |= task.op.is_some() || task.seen != Seen::Absent;
                 });
             }
-            Event::Health { key, run, health, message } => self.health(&key, run, health, message),
+            Event::Checked { key, run, kind, finding } => {
+                self.checked(now, &key, run, kind, finding);
+            }
             Event::OverDisk { key, used, limit } => {
                 let (used, limit) = (Bytes(used), Bytes(limit));
                 self.with(&key, |task, _| {
                     if task.seen == Seen::Running && task.kill.is_none() {
                         task.kill = Some(format!(
-                            "it wrote {used} to its own file system, over its limit of {limit}"
+                            "wrote {used} to its own file system, over its limit of {limit}"
                         ));
                         task.fresh = true;
                     }
@@ -50,13 +52,18 @@ impl Converge {
             | Event::Orders { .. }
             | Event::Listed { .. }
             | Event::Down { .. }
+            | Event::LineDown { .. }
             | Event::Tick
             | Event::EndAll => {}
         }
     }
 
     /// Runs `change` on a task and marks its allocation; the second argument is a fresh number.
-    fn with<T>(&mut self, key: &TaskKey, change: impl FnOnce(&mut Task, u64) -> T) -> Option<T> {
+    pub(super) fn with<T>(
+        &mut self,
+        key: &TaskKey,
+        change: impl FnOnce(&mut Task, u64) -> T,
+    ) -> Option<T> {
         let sequence = self.sequence + 1;
         let alloc = self.allocs.get_mut(&key.alloc)?;
         let task = alloc.tasks.get_mut(&key.task)?;
@@ -88,11 +95,9 @@ impl Converge {
             Ok(handle) => {
                 self.with(key, |task, _| {
                     task.handle = Some(handle);
-                    task.run += 1;
+                    task.new_run();
                     task.fresh = false;
                     task.kill = None;
-                    task.health = Health::Unknown;
-                    task.check_message.clear();
                     task.runs(now);
                 });
             }
@@ -113,7 +118,7 @@ impl Converge {
                     task.state.container_id = None;
                     task.state.finished_at = Some(now);
                 });
-                self.failed(now, key, format!("it could not be started: {error}"));
+                self.failed(now, key, format!("could not be started: {error}"));
             }
         }
     }
@@ -130,7 +135,7 @@ impl Converge {
             Err(error) => {
                 self.with(key, |task, _| {
                     task.try_later(now);
-                    task.check_message = format!("it could not be stopped: {error}");
+                    task.trouble = format!("could not be stopped: {error}");
                 });
             }
         }
@@ -173,9 +178,10 @@ impl Converge {
                     // Started once more by somebody else, since we did: a run of its own.
                     let anew = known.is_none_or(|known| at.since(known) > Millis(1000));
                     if !task.live || (anew && task.state.phase == TaskPhase::Running) {
-                        task.run += 1;
-                        task.health = Health::Unknown;
+                        task.new_run();
                     }
+                    task.asked = false;
+                    task.trouble.clear();
                     task.runs(if anew { at } else { known.unwrap_or(at) });
                 });
             }
@@ -195,7 +201,7 @@ impl Converge {
             Err(error) => {
                 self.with(key, |task, _| {
                     task.try_later(now);
-                    task.check_message = format!("it could not be inspected: {error}");
+                    task.trouble = format!("could not be inspected: {error}");
                 });
             }
         }
@@ -216,14 +222,24 @@ impl Converge {
             if !std::mem::take(&mut task.live) {
                 return None;
             }
-            let reason = task.kill.take().unwrap_or_else(|| describe(&exit, limit));
-            task.health = Health::Unknown;
-            task.check_message.clear();
+            let asked = std::mem::take(&mut task.asked);
+            let reason = match task.kill.take() {
+                Some(reason) if exit.oom_killed => format!("{reason}; {}", out_of_memory(limit)),
+                Some(reason) => reason,
+                None => describe(&exit, limit),
+            };
+            task.forget_checks();
             task.state.phase = TaskPhase::Ended;
             task.state.exit_code = Some(exit.code);
             task.state.oom_killed = exit.oom_killed;
             task.state.finished_at = Some(exit.finished_at.unwrap_or(now));
             if !wanted {
+                return None;
+            }
+            if asked {
+                // Wanted once more while it was on its way down.
+                task.state.phase = TaskPhase::Pending;
+                task.next_start = Timestamp(0);
                 return None;
             }
             if batch && exit.code == 0 {
@@ -259,10 +275,10 @@ impl Converge {
                 let after = match policy.attempts {
                     0 => String::new(),
                     n => {
-                        format!("; gave up after {n} restart{} within {}", plural(n), policy.within)
+                        format!("gave up after {n} restart{} within {}: ", plural(n), policy.within)
                     }
                 };
-                alloc.failing = Some(format!("{who}{reason}{after}"));
+                alloc.failing = Some(format!("{who}{after}{reason}"));
             }
             return;
         }
@@ -272,19 +288,6 @@ impl Converge {
         task.recent.push_back(now);
         task.state.restarts = task.state.restarts.saturating_add(1);
         task.next_start = now + delay(&policy, task.recent.len(), jitter);
-    }
-
-    fn health(&mut self, key: &TaskKey, run: u64, health: Health, message: String) {
-        self.with(key, |task, _| {
-            if task.run != run || task.seen != Seen::Running || task.kill.is_some() {
-                return;
-            }
-            task.health = health;
-            if health == Health::Unhealthy {
-                task.kill = Some(format!("its health check failed: {message}"));
-            }
-            task.check_message = message;
-        });
     }
 
     /// What is true of the task is known when the runtime answers again.
@@ -318,15 +321,21 @@ fn plural(n: u32) -> &'static str {
 
 fn describe(exit: &Exit, memory: Option<u64>) -> String {
     let text = match exit.code {
-        _ if exit.oom_killed => match memory {
-            Some(limit) => format!("out of memory: killed at its limit of {}", Bytes(limit)),
-            None => "out of memory: killed by the kernel".to_owned(),
-        },
+        137 if exit.oom_killed => out_of_memory(memory),
+        // Another of its processes was killed, and it took that badly.
+        code if exit.oom_killed => format!("{}; exit code {code}", out_of_memory(memory)),
         code @ 129..=192 => format!("killed by signal {}{}", code - 128, signal_name(code - 128)),
-        0 => "it ended with exit code 0, but is to run on".to_owned(),
-        code => format!("it ended with exit code {code}"),
+        0 => "ended with exit code 0, but is to run on".to_owned(),
+        code => format!("exit code {code}"),
     };
     if exit.error.is_empty() { text } else { format!("{text}: {}", exit.error) }
+}
+
+fn out_of_memory(limit: Option<u64>) -> String {
+    match limit {
+        Some(limit) => format!("out of memory: killed at its limit of {}", Bytes(limit)),
+        None => "out of memory: killed by the kernel".to_owned(),
+    }
 }
 
 fn signal_name(number: i32) -> &'static str {

@@ -34,6 +34,18 @@ pub(in crate::agent) struct Alloc {
     /// Nobody wants it any more: end it and remove all of it.
     #[serde(default)]
     pub(in crate::agent) gone: bool,
+    /// It could take traffic when that was last looked at.
+    #[serde(default)]
+    was_ready: bool,
+    /// When it last ceased to be ready; none if it is, or never was.
+    #[serde(default)]
+    left_at: Option<Timestamp>,
+    /// No server is heard since then.
+    #[serde(default)]
+    pub(super) unheard_since: Option<Timestamp>,
+    /// It was ended for that, and nothing else.
+    #[serde(default)]
+    pub(super) cut_off: bool,
     pub(in crate::agent) tasks: BTreeMap<TaskName, Task>,
     #[serde(skip)]
     pub(super) reported: Option<AllocReport>,
@@ -54,6 +66,10 @@ impl Alloc {
             outcome: None,
             ended_at: Timestamp(0),
             gone: false,
+            was_ready: false,
+            left_at: None,
+            unheard_since: None,
+            cut_off: false,
             reported: None,
             say_again: false,
         }
@@ -65,7 +81,44 @@ impl Alloc {
 
     /// Whether its tasks are to run.
     pub(super) fn wanted(&self) -> bool {
-        !self.gone && !self.stop && self.failing.is_none() && self.outcome.is_none()
+        !self.gone
+            && !self.stop
+            && !self.cut_off
+            && self.failing.is_none()
+            && self.outcome.is_none()
+    }
+
+    /// Whether it can take traffic.
+    fn ready(&self) -> bool {
+        self.wanted()
+            && self.status() == AllocStatus::Running
+            && self.tasks.values().all(Task::ready)
+    }
+
+    /// Notes when it ceases to be ready.
+    pub(super) fn follow_ready(&mut self, now: Timestamp) {
+        let ready = self.ready();
+        if ready {
+            self.left_at = None;
+        } else if self.was_ready {
+            self.left_at = Some(now);
+        }
+        // A clock that was set back must not make it linger longer.
+        self.left_at = self.left_at.map(|at| at.min(now));
+        self.was_ready = ready;
+    }
+
+    /// Until when it runs on though it is to stop, so that callers have time to notice. What
+    /// nobody called in the last while does not linger.
+    pub(super) fn lingers_until(&self) -> Timestamp {
+        let spec = &self.assignment.spec;
+        let callable = self.stop && !self.is_batch() && spec.ports().next().is_some();
+        match self.left_at {
+            Some(at) if callable && !self.gone && !self.cut_off && self.failing.is_none() => {
+                at + spec.shutdown_delay
+            }
+            _ => Timestamp(0),
+        }
     }
 
     /// Whether nothing of it runs or may run.
@@ -83,6 +136,7 @@ impl Alloc {
             None if self.tasks.values().all(up) => AllocStatus::Running,
             // What is on its way down was last known to run.
             None if !self.wanted()
+                && !self.down()
                 && self.reported.as_ref().is_some_and(|r| r.status == AllocStatus::Running) =>
             {
                 AllocStatus::Running
@@ -117,6 +171,9 @@ impl Alloc {
         if let Some(failing) = &self.failing {
             return failing.clone();
         }
+        if self.only_cut_off() && self.outcome.is_none() {
+            return self.cut_off_message();
+        }
         let alone = self.tasks.len() == 1;
         for (name, task) in &self.tasks {
             let text = match task.state.phase {
@@ -124,7 +181,8 @@ impl Alloc {
                 TaskPhase::Waiting | TaskPhase::Pending => task.state.error.clone(),
                 TaskPhase::Running => match &task.kill {
                     Some(reason) => reason.clone(),
-                    None => task.check_message.clone(),
+                    None if task.trouble.is_empty() => task.unfit(),
+                    None => task.trouble.clone(),
                 },
                 _ => String::new(),
             };
@@ -141,6 +199,7 @@ impl Alloc {
             generation: self.generation,
             status: self.status(),
             health: self.health(),
+            ready: self.ready(),
             tasks: self
                 .tasks
                 .iter()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::agent::order::TaskKey;
 use crate::agent::runtime::{Condition, Found, RuntimeError};
-use crate::model::allocation::{AllocReport, Assignment, Health};
+use crate::model::allocation::{AllocReport, Assignment};
 use crate::model::name::AllocId;
 use crate::model::time::Millis;
 
@@ -32,14 +32,36 @@ pub(in crate::agent) enum Event {
     Listed { runtime: &'static str, since: u64, found: Vec<Found> },
     /// A runtime does not answer.
     Down { runtime: &'static str, message: String },
-    /// What a task's checks say, in its `run`-th run.
-    Health { key: TaskKey, run: u64, health: Health, message: String },
+    /// What one of a task's checks has found out, in its `run`-th run.
+    Checked { key: TaskKey, run: u64, kind: CheckKind, finding: Finding },
     /// A task has written more than it may.
     OverDisk { key: TaskKey, used: u64, limit: u64 },
+    /// The line to the leader is down, after so long a silence. It is up again with [`Event::Sync`].
+    LineDown { silent_for: Millis },
     /// Time has passed.
     Tick,
     /// End and remove everything.
     EndAll,
+}
+
+/// Which of a task's checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::agent) enum CheckKind {
+    /// Whether it is alive: it is restarted when this fails.
+    Liveness,
+    /// Whether it can take traffic.
+    Readiness,
+}
+
+/// What a check has found out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::agent) enum Finding {
+    /// It passes.
+    Passes,
+    /// It fails, for that reason.
+    Fails(String),
+    /// It has neither passed nor failed yet; why it does not pass.
+    NotYet(String),
 }
 
 /// What the leader has for this node.
@@ -64,10 +86,12 @@ pub(in crate::agent) enum Action {
     Inspect { key: TaskKey, runtime: &'static str, handle: String },
     /// Remove what is left of it.
     Remove { key: TaskKey, runtime: &'static str, handle: String },
-    /// Check its health from now on.
-    Probe { key: TaskKey, run: u64, assignment: Arc<Assignment>, handle: String },
-    /// Don't any more.
-    EndProbe { key: TaskKey },
+    /// Check it from now on.
+    Probe { key: TaskKey, run: u64, kind: CheckKind, assignment: Arc<Assignment>, handle: String },
+    /// No check of it any more.
+    EndProbes { key: TaskKey },
+    /// List what the runtime has: something depends on it.
+    List { runtime: &'static str },
     /// Tell the leader.
     Report(AllocReport),
     /// The runtime has a task that belongs to no known allocation: end and remove it.

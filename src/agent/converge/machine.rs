@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::alloc::Alloc;
 use super::event::{Action, Event, Everything};
 use super::task::{Seen, Situation, Task};
+use super::unknown::Unknown;
 use crate::agent::order::TaskKey;
 use crate::agent::runtime::Found;
 use crate::limits::{AGENT_ENDED_KEPT, ENDED_ALLOCATION_KEPT_MS};
-use crate::model::allocation::{AllocReport, AllocStatus, Assignment, Health, TaskPhase};
+use crate::model::allocation::{AllocStatus, Assignment, TaskPhase};
 use crate::model::name::AllocId;
 use crate::model::time::{Millis, Timestamp};
 
@@ -22,15 +23,21 @@ const STARTS_HELD: Millis = Millis::from_secs(5);
 pub(in crate::agent) struct Converge {
     pub(super) allocs: BTreeMap<AllocId, Alloc>,
     /// Runtimes this agent has at all.
-    offered: BTreeSet<&'static str>,
+    pub(super) offered: BTreeSet<&'static str>,
     /// Those that answer.
     pub(super) up: BTreeSet<&'static str>,
+    /// Those that have ever answered.
+    pub(super) ever_up: BTreeSet<&'static str>,
+    /// What is to be stopped and is not known.
+    pub(super) unknown: BTreeMap<AllocId, Unknown>,
+    /// Something depends on what runtimes have now.
+    pub(super) list_wanted: bool,
     /// What runtimes have that belongs to nobody known, until the leader has spoken.
     strays: BTreeMap<TaskKey, (&'static str, Found)>,
     /// The leader has spoken since the agent started.
     synced: bool,
     /// Before then, and before the leader has spoken, nothing new is started.
-    held_until: Timestamp,
+    pub(super) held_until: Timestamp,
     /// Counts operations, to tell a listing from before from one after.
     pub(super) sequence: u64,
     pub(super) touched: BTreeSet<AllocId>,
@@ -41,16 +48,22 @@ pub(in crate::agent) struct Converge {
 impl Converge {
     /// With what an earlier life of the agent knew. `seed` is for jitter.
     pub(in crate::agent) fn new(
-        known: BTreeMap<AllocId, Alloc>,
+        mut known: BTreeMap<AllocId, Alloc>,
         offered: BTreeSet<&'static str>,
         now: Timestamp,
         seed: u64,
     ) -> Self {
         let touched = known.keys().copied().collect();
+        for alloc in known.values_mut() {
+            alloc.unheard_since.get_or_insert(now);
+        }
         Self {
             allocs: known,
             offered,
             up: BTreeSet::new(),
+            ever_up: BTreeSet::new(),
+            unknown: BTreeMap::new(),
+            list_wanted: false,
             strays: BTreeMap::new(),
             synced: false,
             held_until: now + STARTS_HELD,
@@ -82,8 +95,9 @@ impl Converge {
         match event {
             Event::Sync(everything) => self.sync(everything, &mut actions),
             Event::Orders { run, stop, forget } => {
-                self.orders(run, &stop, &mut actions);
+                self.orders(run, &stop);
                 for id in forget {
+                    self.unknown.remove(&id);
                     self.let_go(id);
                 }
             }
@@ -91,6 +105,7 @@ impl Converge {
                 self.listed(runtime, since, found, &mut actions);
             }
             Event::Down { runtime, message } => self.down(runtime, &message),
+            Event::LineDown { silent_for } => self.line_down(now, silent_for),
             Event::Tick => self.touched.extend(self.due(now)),
             Event::EndAll => {
                 self.synced = true;
@@ -101,26 +116,31 @@ impl Converge {
             event => self.task_event(now, event),
         }
         self.settle(now, &mut actions);
+        self.answer_unknown(now, &mut actions);
         actions
     }
 
     /// When something is due next that no event will announce.
     pub(in crate::agent) fn next_deadline(&self, now: Timestamp) -> Option<Timestamp> {
-        self.allocs.values().filter_map(|alloc| self.deadline_of(alloc, now)).min()
+        let answers = Some(self.held_until).filter(|_| !self.unknown.is_empty());
+        let answers = answers.filter(|at| now < *at);
+        let allocs = self.allocs.values().filter_map(|alloc| self.deadline_of(alloc, now));
+        allocs.chain(answers).min()
     }
 
     fn deadline_of(&self, alloc: &Alloc, now: Timestamp) -> Option<Timestamp> {
         if alloc.outcome.is_some() && !alloc.gone {
             return Some(alloc.ended_at + Millis(ENDED_ALLOCATION_KEPT_MS));
         }
-        let wanted = alloc.wanted();
+        let (wanted, lingers_until) = (alloc.wanted(), alloc.lingers_until());
         let held = if self.synced { Timestamp(0) } else { self.held_until };
         alloc
             .tasks
             .values()
             .filter(|task| task.op.is_none() && self.up.contains(task.runtime))
-            .filter_map(|task| task.deadline(wanted))
+            .filter_map(|task| task.deadline(wanted, lingers_until))
             .map(|at| if wanted { at.max(held) } else { at })
+            .chain(alloc.cut_off_at())
             .min()
             .map(|at| at.max(now))
     }
@@ -135,6 +155,8 @@ impl Converge {
     fn sync(&mut self, everything: Everything, actions: &mut Vec<Action>) {
         let Everything { run, stop, mut ended } = everything;
         self.synced = true;
+        self.unknown.clear();
+        self.heard();
         // What runs here all the same was counted as lost, and replaced.
         for id in &ended {
             if let Some(alloc) = self.allocs.get_mut(id)
@@ -147,7 +169,7 @@ impl Converge {
         ended.extend(run.iter().map(|order| order.id));
         ended.extend(stop.iter().map(|(id, _)| *id));
         let named = ended;
-        self.orders(run, &stop, actions);
+        self.orders(run, &stop);
         let unnamed: Vec<_> =
             self.allocs.keys().filter(|id| !named.contains(id)).copied().collect();
         unnamed.into_iter().for_each(|id| self.let_go(id));
@@ -159,17 +181,18 @@ impl Converge {
         self.drop_strays(actions);
     }
 
-    fn orders(&mut self, run: Vec<Assignment>, stop: &[(AllocId, u64)], actions: &mut Vec<Action>) {
+    fn orders(&mut self, run: Vec<Assignment>, stop: &[(AllocId, u64)]) {
         for assignment in run {
             self.order_to_run(assignment);
         }
         for (id, generation) in stop {
-            self.order_to_stop(*id, *generation, actions);
+            self.order_to_stop(*id, *generation);
         }
     }
 
     fn order_to_run(&mut self, assignment: Assignment) {
         let id = assignment.id;
+        self.unknown.remove(&id);
         self.touched.insert(id);
         self.dirty.insert(id);
         let Some(alloc) = self.allocs.get_mut(&id) else {
@@ -214,7 +237,7 @@ impl Converge {
         }
     }
 
-    fn order_to_stop(&mut self, id: AllocId, generation: u64, actions: &mut Vec<Action>) {
+    fn order_to_stop(&mut self, id: AllocId, generation: u64) {
         self.touched.insert(id);
         match self.allocs.get_mut(&id) {
             Some(alloc) if generation >= alloc.generation => {
@@ -223,15 +246,8 @@ impl Converge {
                 self.dirty.insert(id);
             }
             Some(_) => {}
-            // It never came here, or all of it is gone.
-            None => actions.push(Action::Report(AllocReport {
-                id,
-                generation,
-                status: AllocStatus::Stopped,
-                health: Health::Unknown,
-                tasks: BTreeMap::new(),
-                message: String::new(),
-            })),
+            // It never came here, or all of it is gone, or this agent has lost its memory.
+            None => self.stop_unknown(id, generation),
         }
     }
 
@@ -253,6 +269,7 @@ impl Converge {
         actions: &mut Vec<Action>,
     ) {
         self.up.insert(runtime);
+        self.ever_up.insert(runtime);
         let mut by_key: BTreeMap<TaskKey, Found> = BTreeMap::new();
         for found in found {
             // Of two for one task the one that runs counts; the other one is in the way.
@@ -281,6 +298,7 @@ impl Converge {
             }
             self.touched.insert(*id);
         }
+        self.look_for_unknown(runtime, &by_key);
         self.strays.retain(|_, (of, _)| *of != runtime);
         self.strays.extend(by_key.into_iter().map(|(key, found)| (key, (runtime, found))));
         if self.synced {
@@ -315,14 +333,20 @@ impl Converge {
         let held = !self.synced && now < self.held_until;
         for id in std::mem::take(&mut self.touched) {
             let Some(alloc) = self.allocs.get_mut(&id) else { continue };
-            let wanted = alloc.wanted();
+            if alloc.cut_off_at().is_some_and(|at| now >= at) {
+                alloc.cut_off = true;
+                self.dirty.insert(id);
+            }
+            alloc.tasks.values_mut().for_each(|task| task.tell_reasons(now));
+            alloc.follow_ready(now);
+            let (wanted, lingers) = (alloc.wanted(), now < alloc.lingers_until());
             let (gone, assignment) = (alloc.gone, alloc.assignment.clone());
             for (name, task) in &mut alloc.tasks {
                 if !self.up.contains(task.runtime) {
                     continue;
                 }
                 let key = TaskKey { alloc: id, task: name.clone() };
-                let situation = Situation { now, wanted, gone, held };
+                let situation = Situation { now, wanted, gone, held, lingers };
                 if let Some(action) = task.decide(key, &assignment, &situation) {
                     if task.op.is_some() && !matches!(action, Action::CancelStart { .. }) {
                         self.sequence += 1;
@@ -334,7 +358,7 @@ impl Converge {
             }
             for (name, task) in &mut alloc.tasks {
                 let key = TaskKey { alloc: id, task: name.clone() };
-                actions.extend(task.follow_probe(key, &assignment));
+                task.follow_checks(key, &assignment, actions);
             }
             if alloc.gone {
                 // A task of a runtime that this agent does not have was never started.
@@ -351,7 +375,7 @@ impl Converge {
                 let complete = alloc.is_batch() && alloc.tasks.values().all(|task| task.done);
                 alloc.outcome = if complete {
                     Some(AllocStatus::Complete)
-                } else if !wanted && (alloc.down() || nowhere) {
+                } else if !wanted && !alloc.only_cut_off() && (alloc.down() || nowhere) {
                     Some(match alloc.failing {
                         Some(_) => AllocStatus::Failed,
                         None => AllocStatus::Stopped,

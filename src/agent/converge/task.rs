@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Action;
+use super::checks::Tellings;
 use crate::agent::order::TaskKey;
 use crate::agent::runtime::Found;
 use crate::model::allocation::{Assignment, Health, TaskPhase, TaskState};
@@ -62,14 +63,19 @@ pub(in crate::agent) struct Task {
     pub(super) retry_at: Timestamp,
     /// The run that is being probed.
     #[serde(skip)]
-    probed: Option<u64>,
-    /// What a check that fails has to say.
+    pub(super) probed: Option<u64>,
+    /// What its checks have to say, and when that was told.
     #[serde(skip)]
-    pub(super) check_message: String,
+    pub(super) tellings: Tellings,
+    /// Why an operation on it did not go through.
+    #[serde(skip)]
+    pub(super) trouble: String,
     #[serde(with = "runtime_word")]
     pub(super) runtime: RuntimeWord,
     stop_grace: Millis,
-    has_check: bool,
+    pub(super) has_check: bool,
+    #[serde(default)]
+    pub(super) has_readiness: bool,
     /// Container id or `pid:N`.
     pub(super) handle: Option<String>,
     /// It was started, and its end is not accounted for yet.
@@ -80,6 +86,9 @@ pub(in crate::agent) struct Task {
     pub(super) done: bool,
     /// It runs and is meant to, but not like this: why.
     pub(super) kill: Option<String>,
+    /// It was asked to end because it was not wanted: that it ends is no failure.
+    #[serde(default)]
+    pub(super) asked: bool,
     /// Counts starts: what is heard of an earlier run is void.
     pub(super) run: u64,
     /// Times of the restarts that count.
@@ -96,6 +105,8 @@ pub(super) struct Situation {
     pub(super) wanted: bool,
     pub(super) gone: bool,
     pub(super) held: bool,
+    /// It is to end, but callers still have to notice.
+    pub(super) lingers: bool,
 }
 
 impl Task {
@@ -112,15 +123,18 @@ impl Task {
             sequence: 0,
             retry_at: Timestamp(0),
             probed: None,
-            check_message: String::new(),
+            tellings: Tellings::default(),
+            trouble: String::new(),
             runtime,
             stop_grace: spec.stop_grace,
             has_check: spec.healthcheck.is_some(),
+            has_readiness: spec.readiness.is_some(),
             handle: None,
             live: false,
             fresh: false,
             done: false,
             kill: None,
+            asked: false,
             run: 0,
             recent: VecDeque::new(),
             next_start: Timestamp(0),
@@ -178,7 +192,7 @@ impl Task {
             Some(found) if found.running => {
                 if !self.live || self.handle.as_deref() != Some(&found.handle) {
                     self.live = true;
-                    self.run += 1;
+                    self.new_run();
                 }
                 self.handle = Some(found.handle.clone());
                 self.state.container_id = self.handle.clone();
@@ -208,11 +222,17 @@ impl Task {
     }
 
     /// When its next step is due, if only time keeps it from being done.
-    pub(super) fn deadline(&self, wanted: bool) -> Option<Timestamp> {
+    pub(super) fn deadline(&self, wanted: bool, lingers_until: Timestamp) -> Option<Timestamp> {
+        let step = self.next_step_at(wanted, lingers_until);
+        step.into_iter().chain(self.next_telling()).min()
+    }
+
+    fn next_step_at(&self, wanted: bool, lingers_until: Timestamp) -> Option<Timestamp> {
         match self.seen {
             Seen::Absent | Seen::Ended if wanted && !self.done => Some(self.next_start),
             Seen::Unknown if self.handle.is_some() => Some(self.retry_at),
-            Seen::Running if !wanted || self.kill.is_some() => Some(self.retry_at),
+            Seen::Running if self.kill.is_some() => Some(self.retry_at),
+            Seen::Running if !wanted => Some(self.retry_at.max(lingers_until)),
             Seen::Ended if !wanted && self.retry_at > Timestamp(0) => Some(self.retry_at),
             _ => None,
         }
@@ -240,7 +260,10 @@ impl Task {
             (Seen::Unknown, Some(handle)) if !patient => {
                 (Op::Inspect, Action::Inspect { key, runtime, handle })
             }
-            (Seen::Running, Some(handle)) if (!wanted || self.kill.is_some()) && !patient => {
+            (Seen::Running, Some(handle))
+                if (self.kill.is_some() || (!wanted && !situation.lingers)) && !patient =>
+            {
+                self.asked = self.kill.is_none();
                 (Op::Stop, Action::Stop { key, runtime, handle, grace: self.stop_grace })
             }
             (Seen::Ended, Some(handle)) if situation.gone && !patient => {
@@ -260,28 +283,11 @@ impl Task {
         Some(action)
     }
 
-    /// Starts and ends the probing of its health as it comes and goes.
-    pub(super) fn follow_probe(
-        &mut self,
-        key: TaskKey,
-        assignment: &Arc<Assignment>,
-    ) -> Option<Action> {
-        if !self.has_check {
-            return None;
-        }
-        let up = self.seen == Seen::Running && self.kill.is_none() && self.op != Some(Op::Stop);
-        match (&self.handle, self.probed) {
-            (Some(handle), probed) if up && probed != Some(self.run) => {
-                self.probed = Some(self.run);
-                let (run, handle) = (self.run, handle.clone());
-                Some(Action::Probe { key, run, assignment: assignment.clone(), handle })
-            }
-            (_, Some(_)) if !up => {
-                self.probed = None;
-                Some(Action::EndProbe { key })
-            }
-            _ => None,
-        }
+    /// A run begins of which nothing is known.
+    pub(super) fn new_run(&mut self) {
+        self.run += 1;
+        self.asked = false;
+        self.forget_checks();
     }
 
     /// It runs.

@@ -7,6 +7,11 @@ use proptest::prelude::*;
 
 use super::account::delay;
 use super::*;
+
+mod away;
+mod checks;
+mod unknown;
+
 use crate::agent::order::TaskKey;
 use crate::agent::runtime::{Condition, Exit, Found, RuntimeError};
 use crate::model::allocation::{AllocReport, AllocStatus, Assignment, Grant, Health, TaskPhase};
@@ -20,38 +25,15 @@ const RUNTIME: &str = "process";
 
 fn task(name: &str) -> TaskSpec {
     TaskSpec {
-        name: name.parse().unwrap(),
-        runtime: TaskRuntime::Process,
-        entrypoint: None,
         command: vec!["run".to_owned()],
-        environment: BTreeMap::new(),
-        ports: Vec::new(),
-        resources: Default::default(),
-        volumes: Vec::new(),
-        user: None,
-        working_dir: None,
-        stop_signal: None,
         stop_grace: Millis(1000),
-        cap_add: Vec::new(),
-        cap_drop: Vec::new(),
-        read_only: false,
-        healthcheck: None,
-        labels: BTreeMap::new(),
+        ..TaskSpec::new(name.parse().unwrap(), TaskRuntime::Process)
     }
 }
 
 fn assignment(id: u64, generation: u64, kind: JobKind, tasks: &[&str]) -> Assignment {
-    let spec = JobSpec {
-        project: Default::default(),
-        name: "job".parse().unwrap(),
-        kind,
-        priority: 50,
-        labels: BTreeMap::new(),
-        tasks: tasks.iter().map(|name| task(name)).collect(),
-        placement: Default::default(),
-        restart: RestartPolicy::default(),
-        update: Default::default(),
-    };
+    let spec =
+        JobSpec::new("job".parse().unwrap(), kind, tasks.iter().map(|name| task(name)).collect());
     Assignment {
         id: AllocId(id),
         version: 1,
@@ -69,6 +51,14 @@ fn key(id: u64, name: &str) -> TaskKey {
     TaskKey { alloc: AllocId(id), task: name.parse().unwrap() }
 }
 
+fn check() -> HealthCheck {
+    HealthCheck::new(Probe::Command { command: vec!["check".to_owned()] })
+}
+
+fn checked_event(run: u64, kind: CheckKind, finding: Finding) -> Event {
+    Event::Checked { key: key(1, "web"), run, kind, finding }
+}
+
 fn exit(code: i32) -> Exit {
     Exit { code, tail: "its last words".to_owned(), ..Exit::default() }
 }
@@ -79,13 +69,17 @@ struct World {
     now: u64,
     /// Handle, and how it ended.
     tasks: BTreeMap<TaskKey, (String, Option<Exit>)>,
-    probed: BTreeSet<TaskKey>,
+    probed: BTreeSet<(TaskKey, CheckKind)>,
     reports: BTreeMap<AllocId, AllocReport>,
     started: u64,
     /// Starts that fail from now on, with that text.
     refuses: Option<String>,
     away: bool,
     dropped: BTreeSet<AllocId>,
+    /// When a task was last asked to end.
+    stopped_at: Option<u64>,
+    /// Reports so far.
+    said: usize,
 }
 
 struct Bench {
@@ -109,13 +103,14 @@ impl Bench {
         for action in self.converge.handle(Timestamp(self.world.now), event) {
             match action {
                 Action::Report(report) => {
+                    self.world.said += 1;
                     self.world.reports.insert(report.id, report);
                 }
-                Action::Probe { key, .. } => {
-                    self.world.probed.insert(key);
+                Action::Probe { key, kind, .. } => {
+                    self.world.probed.insert((key, kind));
                 }
-                Action::EndProbe { key } => {
-                    self.world.probed.remove(&key);
+                Action::EndProbes { key } => {
+                    self.world.probed.retain(|(of, _)| *of != key);
                 }
                 Action::Drop(id) => {
                     self.world.dropped.insert(id);
@@ -123,6 +118,18 @@ impl Bench {
                 action => self.waiting.push(action),
             }
         }
+    }
+
+    /// Another agent takes over, with what this one has written.
+    fn restart(&mut self) {
+        let known = self.converge.allocs().iter().map(|(id, alloc)| {
+            let bytes = crate::rpc::pack(alloc).unwrap();
+            (*id, crate::rpc::unpack::<Alloc>(&bytes).unwrap())
+        });
+        let now = Timestamp(self.world.now);
+        self.converge = Converge::new(known.collect(), [RUNTIME].into(), now, 7);
+        self.world.probed.clear();
+        self.waiting.clear();
     }
 
     fn list(&mut self) {
@@ -163,6 +170,7 @@ impl Bench {
                     _ if world.away => Err(gone()),
                     Some((_, end)) => {
                         end.get_or_insert_with(|| exit(143));
+                        world.stopped_at = Some(world.now);
                         Ok(())
                     }
                     None => Err(RuntimeError::NotFound("none".to_owned())),
@@ -194,6 +202,10 @@ impl Bench {
                 return;
             }
             Action::CancelStart { .. } => return,
+            Action::List { .. } if world.away => {
+                Event::Down { runtime: RUNTIME, message: "away".to_owned() }
+            }
+            Action::List { .. } => return self.list(),
             other => panic!("{other:?} is no operation"),
         };
         self.hear(event);
@@ -302,7 +314,7 @@ fn the_first_restart_is_at_once_and_then_they_slow_down_until_it_fails() {
     let report = bench.report(1);
     assert_eq!(report.status, AllocStatus::Failed);
     assert!(
-        report.message.contains("exit code 3; gave up after 3 restarts within 5m"),
+        report.message == "gave up after 3 restarts within 5m: exit code 3",
         "{}",
         report.message
     );
@@ -344,7 +356,7 @@ impl AllocReport {
 #[test]
 fn a_service_that_ends_well_is_started_again_but_a_batch_job_is_complete() {
     let mut bench = synced();
-    let batch = assignment(2, 1, JobKind::Batch { timeout: None }, &["first", "second"]);
+    let batch = assignment(2, 1, JobKind::once(None), &["first", "second"]);
     bench.order(vec![service(1, 1), batch], Vec::new());
     bench.settle();
     bench.die(key(1, "web"), exit(0));
@@ -387,35 +399,58 @@ fn a_task_that_fails_takes_the_others_with_it() {
 fn what_fails_its_checks_is_started_again() {
     let mut bench = synced();
     let mut checked = service(1, 1);
-    Arc::make_mut(&mut checked.spec).tasks[0].healthcheck = Some(HealthCheck {
-        probe: Probe::Command { command: vec!["check".to_owned()] },
-        interval: Millis(1000),
-        timeout: Millis(1000),
-        retries: 3,
-        start_period: Millis(0),
-    });
+    Arc::make_mut(&mut checked.spec).tasks[0].healthcheck = Some(check());
     bench.order(vec![checked], Vec::new());
     bench.settle();
     assert_eq!(bench.report(1).health, Health::Unknown);
-    assert!(bench.world.probed.contains(&key(1, "web")));
-    let health = |run, health| Event::Health {
-        key: key(1, "web"),
-        run,
-        health,
-        message: "GET / answered 500".to_owned(),
-    };
-    bench.hear(health(1, Health::Healthy));
+    assert_eq!(bench.world.probed, [(key(1, "web"), CheckKind::Liveness)].into());
+    let alive = |run, finding| checked_event(run, CheckKind::Liveness, finding);
+    let fails = || Finding::Fails("GET / answered 500".to_owned());
+    bench.hear(alive(1, Finding::Passes));
     assert_eq!(bench.report(1).health, Health::Healthy);
-    bench.hear(health(1, Health::Unhealthy));
+    bench.hear(alive(1, fails()));
     assert_eq!(bench.report(1).health, Health::Unhealthy);
     bench.settle();
     let report = bench.report(1);
     assert_eq!((report.status, report.health), (AllocStatus::Running, Health::Unknown));
     assert_eq!(report.restarts(), 1);
     // What is heard of the run before is void.
-    bench.hear(health(1, Health::Unhealthy));
+    bench.hear(alive(1, fails()));
     bench.settle();
     assert_eq!(bench.report(1).restarts(), 1);
+    let state = bench.report(1).tasks.values().next().unwrap();
+    assert_eq!(state.error, "");
+    assert_eq!(state.liveness, None, "of this run nothing is known");
+}
+
+#[test]
+fn want_of_memory_is_named_whatever_else_is_true() {
+    for (code, killed_for, said) in [
+        (137, None, "out of memory: killed at its limit of 16Mi"),
+        (1, None, "out of memory: killed at its limit of 16Mi; exit code 1"),
+        (
+            137,
+            Some("GET / answered 500"),
+            "health check failed: GET / answered 500; out of memory: killed at its limit of 16Mi",
+        ),
+    ] {
+        let mut bench = synced();
+        let mut order = service(1, 1);
+        let spec = Arc::make_mut(&mut order.spec);
+        spec.restart.attempts = 0;
+        spec.tasks[0].resources.memory = Some(16 << 20);
+        spec.tasks[0].healthcheck = Some(check());
+        bench.order(vec![order], Vec::new());
+        bench.settle();
+        if let Some(reason) = killed_for {
+            let fails = Finding::Fails(reason.to_owned());
+            bench.hear(checked_event(1, CheckKind::Liveness, fails));
+        }
+        bench.die(key(1, "web"), Exit { oom_killed: true, ..exit(code) });
+        let report = bench.report(1);
+        assert_eq!((report.status, report.message.as_str()), (AllocStatus::Failed, said));
+        assert!(report.tasks.values().all(|task| task.oom_killed));
+    }
 }
 
 #[test]
@@ -435,28 +470,12 @@ fn an_older_order_changes_nothing_and_a_newer_one_wins() {
 }
 
 #[test]
-fn an_order_to_stop_what_never_came_is_answered() {
-    let mut bench = synced();
-    bench.order(Vec::new(), vec![(9, 3)]);
-    assert_eq!(bench.report(9).status, AllocStatus::Stopped);
-}
-
-#[test]
 fn a_new_agent_takes_over_what_runs_and_counts_what_ended_meanwhile() {
     let mut bench = synced();
     bench.order(vec![service(1, 1), service(2, 1)], Vec::new());
     bench.settle();
-    let kept: BTreeMap<_, _> = bench
-        .converge
-        .allocs()
-        .iter()
-        .map(|(id, alloc)| {
-            let bytes = crate::rpc::pack(alloc).unwrap();
-            (*id, crate::rpc::unpack::<Alloc>(&bytes).unwrap())
-        })
-        .collect();
     bench.world.tasks.get_mut(&key(2, "web")).unwrap().1 = Some(exit(4));
-    bench.converge = Converge::new(kept, [RUNTIME].into(), Timestamp(bench.world.now), 7);
+    bench.restart();
     bench.list();
     bench.settle();
     assert_eq!((bench.report(1).status, bench.report(1).restarts()), (AllocStatus::Running, 0));
@@ -566,6 +585,8 @@ enum Step {
     Accept,
     Pass(u64),
     OldOrder(u64),
+    LineDown,
+    Check(u64, CheckKind, bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -586,6 +607,11 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Accept),
         2 => (0u64..100_000).prop_map(Step::Pass),
         1 => id.prop_map(Step::OldOrder),
+        1 => Just(Step::LineDown),
+        3 => (1u64..5, any::<bool>(), any::<bool>()).prop_map(|(id, alive, passes)| {
+            let kind = if alive { CheckKind::Liveness } else { CheckKind::Readiness };
+            Step::Check(id, kind, passes)
+        }),
     ]
 }
 
@@ -605,7 +631,7 @@ proptest! {
                 Step::Run(id) => {
                     generation += 1;
                     wanted.insert(id, (generation, true));
-                    bench.order(vec![service(id, generation)], Vec::new());
+                    bench.order(vec![one_of_many(id, generation)], Vec::new());
                 }
                 Step::Stop(id) => {
                     generation += 1;
@@ -647,8 +673,20 @@ proptest! {
                     bench.world.now += millis;
                     bench.hear(Event::Tick);
                 }
+                Step::Check(id, kind, passes) => {
+                    let finding = match passes {
+                        true => Finding::Passes,
+                        false => Finding::Fails("no".to_owned()),
+                    };
+                    let runs = bench.converge.allocs().get(&AllocId(id));
+                    if let Some(task) = runs.and_then(|alloc| alloc.tasks.values().next()) {
+                        let event = Event::Checked { key: key(id, "web"), run: task.run, kind, finding };
+                        bench.hear(event);
+                    }
+                }
+                Step::LineDown => bench.hear(Event::LineDown { silent_for: Millis(0) }),
                 Step::OldOrder(id) => if let Some((generation, _)) = wanted.get(&id) {
-                    bench.order(vec![service(id, generation - 1)], vec![(id, generation - 1)]);
+                    bench.order(vec![one_of_many(id, generation - 1)], vec![(id, generation - 1)]);
                 },
             }
         }
@@ -665,12 +703,14 @@ proptest! {
                 Some((_, true)) => {
                     let report = bench.report(id);
                     let failed = report.status == AllocStatus::Failed;
+                    prop_assert!(!failed || !report.ready, "{report:?}");
                     prop_assert!(runs != failed, "{id}: runs {runs}, said {report:?}");
                     prop_assert!(failed || report.status == AllocStatus::Running, "{report:?}");
                 }
                 Some((_, false)) => {
                     let status = bench.report(id).status;
-                    prop_assert!(!runs && status.ended(), "{id}: runs {runs}, said {status:?}");
+                    let ready = bench.report(id).ready;
+                    prop_assert!(!runs && status.ended() && !ready, "{id}: {runs}, said {status:?}");
                 }
                 None => prop_assert!(!bench.world.tasks.contains_key(&key(id, "web")), "{id} is left"),
             }
@@ -678,11 +718,28 @@ proptest! {
     }
 }
 
+/// Of all kinds: one is called and leaves slowly, one may not run without a server, one has checks.
+fn one_of_many(id: u64, generation: u64) -> Assignment {
+    let mut order = service(id, generation);
+    let spec = Arc::make_mut(&mut order.spec);
+    match id {
+        2 => checks::with_port(spec),
+        3 => spec.disconnect.stop_after = Some(Millis::from_secs(30)),
+        4 => {
+            checks::with_port(spec);
+            spec.tasks[0].healthcheck = Some(check());
+            spec.tasks[0].readiness = Some(check());
+        }
+        _ => {}
+    }
+    order
+}
+
 fn sync(bench: &mut Bench, wanted: &BTreeMap<u64, (u64, bool)>) {
     let mut everything = Everything::default();
     for (id, (generation, run)) in wanted {
         if *run {
-            everything.run.push(service(*id, *generation));
+            everything.run.push(one_of_many(*id, *generation));
         } else {
             everything.stop.push((AllocId(*id), *generation));
         }

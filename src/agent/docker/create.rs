@@ -24,6 +24,8 @@ use crate::model::job::{TaskRuntime, VolumeSource};
 /// Rotation of a container's log.
 const LOG_FILE_SIZE: &str = "10m";
 const LOG_FILES: &str = "3";
+/// Bytes of a registry's own words that are shown.
+const PULL_CAUSE_SHOWN: usize = 120;
 
 /// Makes the task's container and starts it.
 ///
@@ -103,8 +105,8 @@ pub(super) async fn pull(engine: &Engine, order: &TaskOrder) -> Result<(), Runti
     });
     let options = CreateImageOptionsBuilder::new().from_image(&reference).build();
     let mut progress = std::pin::pin!(engine.create_image(Some(options), None, credentials));
+    let failed = |text: String| RuntimeError::Failed(pull_problem(&reference, &text));
     while let Some(step) = progress.next().await {
-        let failed = |text: String| RuntimeError::Failed(format!("image {reference}: {text}"));
         match step {
             Ok(info) => {
                 if let Some(message) = info.error_detail.and_then(|detail| detail.message) {
@@ -119,6 +121,49 @@ pub(super) async fn pull(engine: &Engine, order: &TaskOrder) -> Result<(), Runti
         }
     }
     Ok(())
+}
+
+/// Why an image could not be fetched, in one sentence. Engines and registries have many words for
+/// the same few reasons, and no codes that would tell them apart.
+fn pull_problem(image: &str, text: &str) -> String {
+    const REASONS: [(&[&str], &str); 6] = [
+        (&["no matching manifest"], "has no variant for this node's architecture"),
+        (
+            &["manifest unknown", "name unknown", "not found: manifest", "manifest for "],
+            "does not exist in its registry; check its name and tag",
+        ),
+        (
+            &["no basic auth", "unauthorized", "denied", "authentication required"],
+            "is not open to this node; check its name, or give credentials under registry",
+        ),
+        (&["toomanyrequests", "too many requests"], "is over its registry's rate limit"),
+        (&["no space left"], "does not fit on this node's disk"),
+        (
+            &[
+                "no such host",
+                "connection refused",
+                "i/o timeout",
+                "timeout exceeded",
+                "deadline exceeded",
+                "unreachable",
+                "dial tcp",
+                "lookup ",
+            ],
+            "can't be fetched: its registry does not answer",
+        ),
+    ];
+    let lower = text.to_ascii_lowercase();
+    let known = REASONS.iter().find(|(marks, _)| marks.iter().any(|mark| lower.contains(mark)));
+    // What comes last is closest to the cause.
+    let cause = text.rsplit(": ").next().unwrap_or(text).trim();
+    let shown = &cause[..cause.floor_char_boundary(PULL_CAUSE_SHOWN)];
+    match known {
+        Some((_, reason)) => format!("image {image} {reason} ({shown})"),
+        None => {
+            let text = text.trim();
+            format!("image {image}: {}", &text[..text.floor_char_boundary(2 * PULL_CAUSE_SHOWN)])
+        }
+    }
 }
 
 fn has_tag_or_digest(image: &str) -> bool {
@@ -232,6 +277,32 @@ fn mounts(order: &TaskOrder, roots: &[PathBuf]) -> Result<Vec<Mount>, RuntimeErr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn why_an_image_could_not_be_fetched_is_said_shortly() {
+        for (text, said) in [
+            (
+                "manifest for localhost:5000/a:1 not found: manifest unknown: manifest unknown",
+                "image a:1 does not exist in its registry; check its name and tag (manifest \
+                 unknown)",
+            ),
+            (
+                "Get \"https://r.example.com/v2/\": dial tcp: lookup r.example.com on 10.0.0.2:53: \
+                 no such host",
+                "image a:1 can't be fetched: its registry does not answer (no such host)",
+            ),
+            (
+                "pull access denied for a, repository does not exist or may require 'docker \
+                 login': denied: requested access to the resource is denied",
+                "image a:1 is not open to this node; check its name, or give credentials under \
+                 registry (requested access to the resource is denied)",
+            ),
+            ("something new", "image a:1: something new"),
+        ] {
+            assert_eq!(pull_problem("a:1", text), said);
+        }
+        assert!(pull_problem("a:1", &"é: ".repeat(10_000)).len() < 400);
+    }
 
     #[test]
     fn images_are_asked_for_by_tag_and_registry() {

@@ -1,6 +1,7 @@
 //! The engine: lists, watches, starts and stops; labels say which container is whose.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,13 +14,21 @@ use bollard::query_parameters::{
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 
-use super::{create, exec, logs};
+use super::{create, exec, files, logs, usage};
+use crate::agent::meter::Sample;
 use crate::agent::order::{Owner, TaskKey, TaskOrder};
 use crate::agent::runtime::{
     Answer, Condition, ExecInput, ExecOrder, ExecOutput, Exit, Found, Line, LogQuery, Runtime,
     RuntimeError, tail_text,
 };
 use crate::model::time::Timestamp;
+use crate::rpc::v1::FileInfo;
+
+/// Exit code of what was ended by SIGKILL.
+const KILLED: i32 = 137;
+/// The engine is asked so often why, so long apart.
+const MEMORY_NEWS_LOOKS: u32 = 4;
+const MEMORY_NEWS: Duration = Duration::from_millis(60);
 
 /// Where the engine listens unless told otherwise.
 const SOCKET: &str = "/var/run/docker.sock";
@@ -132,13 +141,31 @@ impl Docker {
             return Ok(Condition::Absent);
         };
         let tail = self.tail(handle).await;
-        Ok(Condition::Ended(exit(&state, finished_at, tail)))
+        let mut exit = exit(&state, finished_at, tail);
+        if exit.code == KILLED && !exit.oom_killed {
+            exit.oom_killed = self.was_short_of_memory(handle).await;
+        }
+        Ok(Condition::Ended(exit))
+    }
+
+    /// The engine hears of a kill for want of memory by another way than of the end, and that may
+    /// be the slower one.
+    async fn was_short_of_memory(&self, handle: &str) -> bool {
+        for _ in 0..MEMORY_NEWS_LOOKS {
+            tokio::time::sleep(MEMORY_NEWS).await;
+            let again = self.engine.inspect_container(handle, None).await;
+            let state = again.ok().and_then(|container| container.state);
+            if state.and_then(|state| state.oom_killed) == Some(true) {
+                return true;
+            }
+        }
+        false
     }
 
     /// The end of what it printed; nothing if that can't be had.
     async fn tail(&self, handle: &str) -> String {
         let (sink, mut lines) = mpsc::channel(64);
-        let query = LogQuery { follow: false, tail: Some(50), after: 0 };
+        let query = LogQuery { tail: Some(50), ..LogQuery::default() };
         let read = logs::lines(&self.engine, handle, query, sink);
         let collect = async {
             let mut tail = Vec::new();
@@ -252,6 +279,58 @@ impl Runtime for Docker {
         output: mpsc::Sender<ExecOutput>,
     ) -> Answer<'a, i32> {
         exec::run(&self.engine, handle, order, input, output).boxed()
+    }
+
+    fn look_at<'a>(
+        &'a self,
+        _: &'a TaskKey,
+        handle: &'a str,
+        path: &'a str,
+    ) -> Answer<'a, FileInfo> {
+        files::look_at(&self.engine, handle, path).boxed()
+    }
+
+    fn read_files<'a>(
+        &'a self,
+        _: &'a TaskKey,
+        handle: &'a str,
+        path: &'a str,
+        output: mpsc::Sender<ExecOutput>,
+    ) -> Answer<'a, ()> {
+        files::read(&self.engine, handle, path, output).boxed()
+    }
+
+    fn write_files<'a>(
+        &'a self,
+        _: &'a TaskKey,
+        handle: &'a str,
+        path: &'a str,
+        input: mpsc::Receiver<ExecInput>,
+    ) -> Answer<'a, ()> {
+        files::write(&self.engine, handle, path, input).boxed()
+    }
+
+    fn inside<'a>(&'a self, _: &'a TaskKey, handle: &'a str) -> Answer<'a, Option<IpAddr>> {
+        async move {
+            let container = self.engine.inspect_container(handle, None).await.map_err(error)?;
+            let networks = container.network_settings.and_then(|network| network.networks);
+            let addresses = networks.unwrap_or_default().into_values();
+            let address =
+                addresses.filter_map(|network| network.ip_address?.parse::<IpAddr>().ok()).next();
+            match address {
+                Some(address) => Ok(Some(address)),
+                None => Err(RuntimeError::Refused(
+                    "the container has no address of its own; only its published ports can be \
+                     reached"
+                        .to_owned(),
+                )),
+            }
+        }
+        .boxed()
+    }
+
+    fn usage<'a>(&'a self, tasks: &'a [(TaskKey, String)]) -> Answer<'a, Vec<(TaskKey, Sample)>> {
+        usage::samples(&self.engine, tasks).boxed()
     }
 
     fn disk_used<'a>(&'a self, owner: &'a Owner) -> Answer<'a, BTreeMap<TaskKey, u64>> {

@@ -31,15 +31,22 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Sends a signal to the command's process, which is one of this host; the engine has no call
-/// for it. An engine that runs elsewhere, or an agent without the right, leaves it be.
+/// Sends a signal to the command and what it started in its group; the engine has no call for it.
+/// An engine that runs elsewhere, or an agent without the right, leaves it be.
 async fn signal(engine: &Engine, id: &str, signal: Signal) {
     let Ok(inspected) = engine.inspect_exec(id).await else { return };
     if inspected.running != Some(true) {
         return;
     }
     let pid = inspected.pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-    if let Some(pid) = pid {
+    let (Some(pid), Some(container)) = (pid, inspected.container_id) else { return };
+    // The number is the engine's; to an agent in a container of its own it may be another's.
+    let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero()));
+    if !groups.is_ok_and(|groups| groups.contains(&container)) {
+        return;
+    }
+    // Commands lead a group of their own.
+    if rustix::process::kill_process_group(pid, signal).is_err() {
         let _ = rustix::process::kill_process(pid, signal);
     }
 }

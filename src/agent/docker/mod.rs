@@ -7,6 +7,8 @@
 mod create;
 mod engine;
 mod exec;
+mod files;
 mod logs;
+mod usage;
 
 pub(super) use engine::{Docker, EngineFacts};

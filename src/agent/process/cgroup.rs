@@ -4,7 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-const ROOT: &str = "/sys/fs/cgroup";
+use crate::agent::meter::{ROOT, Sample};
+
 /// Of the scheduler, in microseconds.
 const CPU_PERIOD: u64 = 100_000;
 
@@ -27,7 +28,10 @@ fn parents() -> Vec<PathBuf> {
     if is_v2() {
         vec![root.join("orch")]
     } else {
-        vec![root.join("memory/orch"), root.join("cpu/orch")]
+        // Where the time is counted may be a place of its own.
+        let controllers = ["memory", "cpu", "cpuacct"].map(|controller| root.join(controller));
+        let there = |dir: &PathBuf| !dir.ends_with("cpuacct") || dir.exists();
+        controllers.into_iter().filter(there).map(|controller| controller.join("orch")).collect()
     }
 }
 
@@ -54,14 +58,11 @@ fn make(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes the groups of a task and sets its limits.
+/// Makes the groups of a task, in which its use is counted, and sets its limits.
 ///
 /// # Errors
 /// If that can't be done; the text says what.
 pub(super) fn prepare(name: &str, limits: Limits) -> Result<Vec<PathBuf>, String> {
-    if limits == Limits::default() {
-        return Ok(Vec::new());
-    }
     let mut groups = Vec::new();
     for parent in parents() {
         let group = parent.join(name);
@@ -93,6 +94,18 @@ pub(super) fn prepare(name: &str, limits: Limits) -> Result<Vec<PathBuf>, String
     Ok(groups)
 }
 
+/// What a task has used; none if it is in no group.
+pub(super) fn sample(name: &str) -> Option<Sample> {
+    let root = Path::new(ROOT);
+    match is_v2() {
+        true => Sample::of_v2(&root.join("orch").join(name)),
+        false => Sample::of_v1(
+            &root.join("memory/orch").join(name),
+            &root.join("cpuacct/orch").join(name),
+        ),
+    }
+}
+
 /// Removes the groups of a task that has ended.
 pub(super) fn remove(name: &str) {
     for parent in parents() {
@@ -117,7 +130,7 @@ pub(super) fn own() -> Vec<PathBuf> {
         let mut controllers = controllers.split(',');
         let place = match is_v2() {
             true => controllers.all(str::is_empty).then_some(""),
-            false => controllers.find(|name| *name == "memory" || *name == "cpu"),
+            false => controllers.find(|name| ["memory", "cpu", "cpuacct"].contains(name)),
         }?;
         Some(Path::new(ROOT).join(place).join(path.trim_start_matches('/')))
     };

@@ -1,25 +1,19 @@
 //! A task's output in rotated files: `NANOSECONDS 1|2 TEXT` lines, oldest in the file with the
 //! highest number.
 
-use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
-use crate::agent::runtime::{Line, LogQuery};
+use crate::agent::log_files::{LogFiles, Piece};
 use crate::limits::LOG_LINE_BYTES_MAX;
 
 /// Bytes of one file.
 const FILE_BYTES_MAX: u64 = 10 << 20;
 /// Files beside the current one.
 const OLD_FILES: usize = 2;
-/// Between two looks for more.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 fn file(dir: &Path, number: usize) -> PathBuf {
     match number {
@@ -106,116 +100,30 @@ pub(super) fn copy(from: impl io::Read, stderr: bool, mut write: impl FnMut(bool
     }
 }
 
-fn parse(mut line: Vec<u8>) -> Option<Line> {
-    if line.last() == Some(&b'\n') {
-        line.pop();
-    }
+/// The log of a task as its readers see it.
+pub(super) fn files(dir: &Path) -> LogFiles {
+    LogFiles::new(file(dir, 0), OLD_FILES, parse)
+}
+
+fn parse(line: &[u8]) -> Option<Piece> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
     let space = line.iter().position(|byte| *byte == b' ')?;
-    let at = std::str::from_utf8(&line[..space]).ok()?.parse().ok()?;
+    let at = std::str::from_utf8(line.get(..space)?).ok()?.parse().ok()?;
     let stderr = *line.get(space + 1)? == b'2';
-    let text = Bytes::from(line);
-    (space + 3 <= text.len()).then(|| Line { at, stderr, text: text.slice(space + 3..) })
-}
-
-/// One file that is being read.
-#[derive(Debug)]
-struct Reading {
-    file: BufReader<File>,
-    inode: u64,
-}
-
-impl Reading {
-    fn open(path: &Path, from: u64) -> Option<Self> {
-        let mut file = File::open(path).ok()?;
-        let inode = file.metadata().ok()?.ino();
-        file.seek(SeekFrom::Start(from)).ok()?;
-        Some(Self { file: BufReader::with_capacity(32 << 10, file), inode })
-    }
-
-    /// The next whole line, with its length in the file.
-    fn next(&mut self) -> Option<(Vec<u8>, u64)> {
-        let mut line = Vec::new();
-        let read = self.file.read_until(b'\n', &mut line).ok()?;
-        if line.last() != Some(&b'\n') {
-            // Half written: once more later.
-            let back = i64::try_from(read).ok()?;
-            self.file.seek_relative(-back).ok()?;
-            return None;
-        }
-        Some((line, read as u64))
-    }
-}
-
-/// Sends the lines asked for; `ended` says that no more will come. For a thread that may block.
-pub(super) fn read(
-    dir: &Path,
-    query: LogQuery,
-    sink: &mpsc::Sender<Line>,
-    ended: impl Fn() -> bool,
-) {
-    let mut files: VecDeque<Reading> = match query.tail {
-        None => (0..=OLD_FILES).rev().filter_map(|n| Reading::open(&file(dir, n), 0)).collect(),
-        Some(lines) => tail(dir, lines as usize),
-    };
-    let mut last_look = false;
-    loop {
-        while let Some(reading) = files.front_mut() {
-            while let Some((line, _)) = reading.next() {
-                let Some(line) = parse(line).filter(|line| line.at > query.after) else { continue };
-                if sink.blocking_send(line).is_err() {
-                    return;
-                }
-            }
-            if files.len() == 1 {
-                break;
-            }
-            files.pop_front();
-        }
-        if !query.follow || last_look || sink.is_closed() {
-            return;
-        }
-        // What was written before the end was seen is read once more.
-        last_look = ended();
-        if !last_look {
-            std::thread::sleep(LOOK_AGAIN);
-        }
-        let current = fs::metadata(file(dir, 0)).map(|data| data.ino()).ok();
-        if current.is_some() && files.back().map(|reading| reading.inode) != current {
-            files.extend(Reading::open(&file(dir, 0), 0));
-        }
-    }
-}
-
-/// The files from the place where the last `lines` lines begin.
-fn tail(dir: &Path, lines: usize) -> VecDeque<Reading> {
-    let mut starts: VecDeque<(usize, u64)> = VecDeque::new();
-    let mut ends = [0; OLD_FILES + 1];
-    for number in (0..=OLD_FILES).rev() {
-        let Some(mut reading) = Reading::open(&file(dir, number), 0) else { continue };
-        let mut at = 0;
-        while let Some((_, length)) = reading.next() {
-            starts.push_back((number, at));
-            at += length;
-            if starts.len() > lines {
-                starts.pop_front();
-            }
-        }
-        ends[number] = at;
-    }
-    let (first, from) = starts.front().copied().unwrap_or((0, ends[0]));
-    (0..=first)
-        .rev()
-        .filter_map(|n| Reading::open(&file(dir, n), if n == first { from } else { 0 }))
-        .collect()
+    let text = Bytes::copy_from_slice(line.get(space + 3..)?);
+    Some(Piece { at, stderr, text, complete: true })
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc;
+
     use super::*;
+    use crate::agent::runtime::{After, LogQuery};
 
     fn texts(dir: &Path, query: LogQuery) -> Vec<String> {
         let (sink, mut lines) = mpsc::channel(10_000);
-        read(dir, query, &sink, || true);
+        files(dir).read(&query, &sink, || true);
         drop(sink);
         std::iter::from_fn(|| lines.blocking_recv())
             .map(|line| String::from_utf8_lossy(&line.text).into_owned())
@@ -237,7 +145,7 @@ mod tests {
         assert_eq!((all[0].as_str(), all[9].as_str()), ("line 0", "line 9"));
         let tail = LogQuery { tail: Some(5), ..LogQuery::default() };
         assert_eq!(texts(dir.path(), tail), all[5..]);
-        let after = LogQuery { after: 8, ..LogQuery::default() };
+        let after = LogQuery { after: After::both(8), ..LogQuery::default() };
         assert_eq!(texts(dir.path(), after), all[8..]);
         let none = LogQuery { tail: Some(0), ..LogQuery::default() };
         assert!(texts(dir.path(), none).is_empty());

@@ -8,6 +8,7 @@
 //! Start at `runtime::Process` for the agent's side, at `shim` for the other.
 
 mod cgroup;
+mod copy;
 mod exec;
 mod files;
 mod log;
@@ -19,5 +20,6 @@ mod terminal;
 mod user;
 
 pub(super) use cgroup::limits_missing;
+pub use copy::copy;
 pub(super) use runtime::Process;
 pub use shim::shim;

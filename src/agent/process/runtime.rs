@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -15,8 +16,10 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::sync::{broadcast, mpsc};
 
 use super::cgroup::{self, Limits};
+use super::copy::Copier;
 use super::files::{self, Ended, Job, Running, Surroundings, TaskDir, TaskJob, Word};
 use super::{exec, log, pid, signal, user};
+use crate::agent::meter::Sample;
 use crate::agent::order::{Owner, TaskKey, TaskOrder};
 use crate::agent::runtime::{
     Answer, Condition, ExecInput, ExecOrder, ExecOutput, Exit, Found, Line, LogQuery, Runtime,
@@ -24,6 +27,7 @@ use crate::agent::runtime::{
 };
 use crate::limits::{AGENT_QUEUE_MAX, COMMAND_WORDS_MAX};
 use crate::model::time::Timestamp;
+use crate::rpc::v1::FileInfo;
 
 /// For a shim to say that the task runs.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -214,6 +218,13 @@ impl Process {
         Ok(Condition::Ended(Exit { tail, ..exit }))
     }
 
+    /// Copies files of the task, with its own rights.
+    fn copier(&self, key: &TaskKey) -> Result<Copier<'_>, RuntimeError> {
+        let dir = self.task_dir(key);
+        let job = read_job(&dir).ok_or_else(|| RuntimeError::NotFound(key.to_string()))?;
+        Ok(Copier { program: &self.program, dir, command: job.command })
+    }
+
     async fn stop_task(&self, key: &TaskKey, grace: Duration) -> Result<(), RuntimeError> {
         let dir = self.task_dir(key);
         let running = files::read::<Running>(&dir.running()).map_err(failed)?;
@@ -294,7 +305,7 @@ async fn exited(pid: Pid) {
 async fn tail(dir: PathBuf) -> String {
     let (sink, mut lines) = mpsc::channel(64);
     let query = LogQuery { tail: Some(50), ..LogQuery::default() };
-    let read = tokio::task::spawn_blocking(move || log::read(&dir, query, &sink, || true));
+    let read = tokio::task::spawn_blocking(move || log::files(&dir).read(&query, &sink, || true));
     let mut tail = Vec::new();
     while let Some(line) = lines.recv().await {
         tail.extend_from_slice(&line.text);
@@ -413,7 +424,7 @@ impl Runtime for Process {
             let dir = self.task_dir(key);
             let running = files::read::<Running>(&dir.running()).map_err(failed)?;
             let ended = move || running.as_ref().is_none_or(|r| r.shim.alive().is_none());
-            let read = move || log::read(&dir.log(), query, &sink, ended);
+            let read = move || log::files(&dir.log()).read(&query, &sink, ended);
             tokio::task::spawn_blocking(read).await.map_err(|error| failed(error.into()))
         }
         .boxed()
@@ -432,6 +443,47 @@ impl Runtime for Process {
             let job = read_job(&dir).ok_or_else(|| RuntimeError::NotFound(key.to_string()))?;
             let command = Surroundings { words: order.command.clone(), ..job.command };
             exec::run(&self.program, &dir, command, &order, input, output).await
+        }
+        .boxed()
+    }
+
+    fn look_at<'a>(&'a self, key: &'a TaskKey, _: &'a str, path: &'a str) -> Answer<'a, FileInfo> {
+        async move { self.copier(key)?.look_at(path).await }.boxed()
+    }
+
+    fn read_files<'a>(
+        &'a self,
+        key: &'a TaskKey,
+        _: &'a str,
+        path: &'a str,
+        output: mpsc::Sender<ExecOutput>,
+    ) -> Answer<'a, ()> {
+        async move { self.copier(key)?.read(path, output).await }.boxed()
+    }
+
+    fn write_files<'a>(
+        &'a self,
+        key: &'a TaskKey,
+        _: &'a str,
+        path: &'a str,
+        input: mpsc::Receiver<ExecInput>,
+    ) -> Answer<'a, ()> {
+        async move { self.copier(key)?.write(path, input).await }.boxed()
+    }
+
+    fn inside<'a>(&'a self, _: &'a TaskKey, _: &'a str) -> Answer<'a, Option<IpAddr>> {
+        async { Ok(None) }.boxed()
+    }
+
+    fn usage<'a>(&'a self, tasks: &'a [(TaskKey, String)]) -> Answer<'a, Vec<(TaskKey, Sample)>> {
+        async {
+            let groups: Vec<_> =
+                tasks.iter().map(|(key, _)| (key.clone(), self.group(key))).collect();
+            let read = move || {
+                let sample = |(key, group): (TaskKey, String)| Some((key, cgroup::sample(&group)?));
+                groups.into_iter().filter_map(sample).collect()
+            };
+            tokio::task::spawn_blocking(read).await.map_err(|error| failed(error.into()))
         }
         .boxed()
     }

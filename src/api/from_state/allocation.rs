@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::view::allocation::{AllocationRow, AllocationStatus, NoteRow, TaskRow};
-use crate::model::allocation::{AllocStatus, Allocation, Desired, TaskPhase, TaskState};
+use crate::api::view::allocation::{AllocationRow, AllocationStatus, CheckRow, NoteRow, TaskRow};
+use crate::model::allocation::{
+    AllocStatus, Allocation, CheckResult, Desired, TaskPhase, TaskState,
+};
 use crate::model::job::JobKind;
-use crate::model::name::{AllocId, JobId, NodeName};
-use crate::planner::scheduler::{Explanation, explain, refusal_when_empty};
+use crate::model::name::{AllocId, JobId, NodeName, TaskName};
+use crate::planner::scheduler::{Explanation, explain, explain_replica, refusal_when_empty};
 use crate::state::{Job, State};
 
 /// Where an entry stands in the list; a cursor holds one of these.
@@ -78,10 +80,28 @@ fn of_replicas(state: &State, id: &JobId, job: &Job) -> Vec<Entry> {
     }
     (0..job.replicas())
         .map(|index| match newest.get(&index) {
-            Some(alloc) if !alloc.ended() || gave_up(job, alloc) => Entry::placed(alloc),
+            Some(alloc) if !alloc.ended() || gave_up(job, alloc) || is_done(job, alloc) => {
+                Entry::placed(alloc)
+            }
             _ => Entry::missing(id, index, None),
         })
         .collect()
+}
+
+/// It is a run of a batch job that ended well.
+fn is_done(job: &Job, alloc: &Allocation) -> bool {
+    alloc.status == AllocStatus::Complete && job.runs_current(alloc.version)
+}
+
+/// How many more of a job's copies may be placed now: a batch job has a limit.
+pub(super) fn at_once(state: &State, id: &JobId, job: &Job) -> usize {
+    match job.spec().kind {
+        JobKind::Batch { parallelism, .. } => {
+            let live = state.allocs_of(id).filter(|alloc| !alloc.ended()).count();
+            (parallelism as usize).saturating_sub(live)
+        }
+        _ => usize::MAX,
+    }
 }
 
 /// Its agent gave up on what is still wanted, and the wait before the next try goes on.
@@ -132,7 +152,8 @@ pub(super) fn wanted_nodes<'s>(
 #[derive(Debug)]
 pub(in crate::api) struct Rows<'s> {
     state: &'s State,
-    explained: BTreeMap<JobId, Explanation>,
+    /// What keeps copies of a job off nodes, and how many of them may be placed now.
+    explained: BTreeMap<JobId, (Explanation, usize)>,
 }
 
 impl<'s> Rows<'s> {
@@ -146,10 +167,13 @@ impl<'s> Rows<'s> {
             return self.state.alloc(entry.key.alloc).map(|alloc| row(self.state, alloc));
         }
         let job = self.state.job(&entry.key.job)?;
-        let explanation = self
-            .explained
-            .entry(entry.key.job.clone())
-            .or_insert_with(|| explain(self.state, job.spec()));
+        let index = entry.key.index;
+        let explain_this = || explain_replica(self.state, job.spec(), index, None);
+        let own_home = job.spec().has_local_data() && job.homes.contains_key(&index);
+        let (shared, at_once) = self.explained.entry(entry.key.job.clone()).or_insert_with(|| {
+            (explain(self.state, job.spec()), at_once(self.state, &entry.key.job, job))
+        });
+        let explanation = if own_home { &explain_this() } else { &*shared };
         Some(AllocationRow {
             project: entry.key.job.project.to_string(),
             job: entry.key.job.name.to_string(),
@@ -159,27 +183,38 @@ impl<'s> Rows<'s> {
             version: job.current().version,
             state: AllocStatus::Pending.word().to_owned(),
             health: "unknown".to_owned(),
+            ready: false,
+            gave_up: false,
+            moving: None,
+            checks: Vec::new(),
             container_id: None,
             ports: BTreeMap::new(),
             address: None,
             restarts: 0,
             started_at: None,
             created_at: None,
-            message: why_missing(explanation),
+            message: match at_once {
+                0 => "waits for its turn".to_owned(),
+                _ => why_missing(explanation),
+            },
         })
     }
 }
 
+/// Why a copy is not placed.
 fn why_missing(explanation: &Explanation) -> String {
-    if explanation.fits.is_empty() {
-        format!("no node takes it: {}", explanation.refusals)
+    let refusals = &explanation.refusals;
+    if refusals.main().is_some_and(|refusal| refusal.is_whole_story()) {
+        refusals.to_string()
+    } else if explanation.fits.is_empty() {
+        format!("no node takes it: {refusals}")
     } else {
         "about to be placed".to_owned()
     }
 }
 
 /// `stopping` while it is to end and has not.
-pub(super) fn word(alloc: &Allocation) -> &'static str {
+pub(in crate::api) fn word(alloc: &Allocation) -> &'static str {
     match alloc.desired {
         Desired::Stop(_) if !alloc.ended() => "stopping",
         _ => alloc.status.word(),
@@ -197,6 +232,10 @@ pub(in crate::api) fn row(state: &State, alloc: &Allocation) -> AllocationRow {
         version: alloc.version,
         state: word(alloc).to_owned(),
         health: alloc.health.word().to_owned(),
+        ready: alloc.available(),
+        gave_up: alloc.gave_up,
+        moving: alloc.moving.as_ref().map(|to| to.reason.sentence().to_owned()),
+        checks: in_order(state, alloc).flat_map(|(name, task)| checks(name, task)).collect(),
         container_id: in_order(state, alloc).find_map(|(_, task)| task.container_id.clone()),
         ports: alloc.grant.ports.iter().map(|(name, port)| (name.to_string(), *port)).collect(),
         address: state.node(&alloc.node).map(|node| node.address.clone()),
@@ -220,8 +259,8 @@ pub(super) fn message(alloc: &Allocation) -> String {
 pub(super) fn in_order<'s>(
     state: &'s State,
     alloc: &'s Allocation,
-) -> impl Iterator<Item = (&'s crate::model::name::TaskName, &'s TaskState)> {
-    let place = |name: &crate::model::name::TaskName| {
+) -> impl Iterator<Item = (&'s TaskName, &'s TaskState)> {
+    let place = |name: &TaskName| {
         let job = state.job(&alloc.job)?;
         job.spec_of(alloc.version).tasks.iter().position(|task| task.name == *name)
     };
@@ -251,6 +290,19 @@ pub(in crate::api) fn status(state: &State, alloc: &Allocation) -> AllocationSta
             .map(|note| NoteRow { at: note.at.into(), text: note.text.clone() })
             .collect(),
     }
+}
+
+fn checks(name: &TaskName, task: &TaskState) -> Vec<CheckRow> {
+    let row = |kind: &str, result: &CheckResult| CheckRow {
+        task: name.to_string(),
+        kind: kind.to_owned(),
+        passing: result.passing,
+        message: result.message.clone(),
+        since: result.since.into(),
+    };
+    let health = task.liveness.as_ref().map(|result| row("health", result));
+    let readiness = task.readiness.as_ref().map(|result| row("readiness", result));
+    health.into_iter().chain(readiness).collect()
 }
 
 fn task_row(name: &str, task: &TaskState) -> TaskRow {

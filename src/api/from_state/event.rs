@@ -3,7 +3,7 @@
 use super::job::change_word;
 use crate::api::view::event::EventRow;
 use crate::model::name::{JobId, NodeName};
-use crate::state::{AllocChange, Event, EventRecord, NodeChange};
+use crate::state::{AllocChange, DeploymentChange, Event, EventRecord, NodeChange};
 
 /// Which events a reader wants.
 #[derive(Debug, Clone, Default)]
@@ -19,7 +19,9 @@ impl Filter {
     pub(in crate::api) fn wants(&self, event: &Event) -> bool {
         let (job, node) = match event {
             Event::Restored => return true,
-            Event::JobChanged { job, .. } => (Some(job), None),
+            Event::JobChanged { job, .. } | Event::DeploymentChanged { job, .. } => {
+                (Some(job), None)
+            }
             Event::AllocChanged { job, node, .. } => (Some(job), Some(node)),
             Event::NodeChanged { node, .. } => (None, Some(node)),
             Event::VariableChanged { .. } => (None, None),
@@ -40,6 +42,7 @@ pub(in crate::api) fn row(record: &EventRecord) -> EventRow {
         job: None,
         version: None,
         allocation: None,
+        deployment: None,
         replica: None,
         node: None,
         state: None,
@@ -86,6 +89,16 @@ pub(in crate::api) fn row(record: &EventRecord) -> EventRow {
             path: Some(path.to_string()),
             ..bare
         },
+        Event::DeploymentChanged { deployment, job, version, change, message } => EventRow {
+            kind: "deployment".to_owned(),
+            change: deployment_word(*change).to_owned(),
+            project: Some(job.project.to_string()),
+            job: Some(job.name.to_string()),
+            version: Some(*version),
+            deployment: Some(deployment.to_string()),
+            message: message.clone(),
+            ..bare
+        },
         Event::Restored => {
             EventRow { kind: "restored".to_owned(), change: "restored".to_owned(), ..bare }
         }
@@ -101,6 +114,20 @@ fn alloc_word(change: AllocChange) -> &'static str {
         AllocChange::Restarted => "restarted",
         AllocChange::Message => "message",
         AllocChange::Removed => "removed",
+        AllocChange::Moving => "moving",
+        AllocChange::GaveUp => "gave up",
+    }
+}
+
+fn deployment_word(change: DeploymentChange) -> &'static str {
+    match change {
+        DeploymentChange::Started => "started",
+        DeploymentChange::Promoted => "promoted",
+        DeploymentChange::Paused => "paused",
+        DeploymentChange::Resumed => "resumed",
+        DeploymentChange::Successful => "successful",
+        DeploymentChange::Failed => "failed",
+        DeploymentChange::Superseded => "superseded",
     }
 }
 

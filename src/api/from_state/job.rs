@@ -1,15 +1,20 @@
 //! Jobs as they are shown.
 
+use std::collections::BTreeSet;
+
 use super::allocation::{self, Entry, Rows};
+use super::deployment;
+use super::sentence::Subject;
 use crate::api::view::job::{
-    Failure, FieldChange, JobRow, JobStatus, JobVersionRow, Refusal, Unplaced,
+    Failure, FieldChange, JobRow, JobStatus, JobVersionRow, Refusal, Unplaced, VersionDeployment,
 };
 use crate::api::view::job_file;
 use crate::limits::{API_FAILURES_SHOWN_MAX, API_PAGE_ROWS_MAX};
 use crate::model::allocation::{AllocStatus, Allocation, Health};
 use crate::model::job::{JobKind, JobSpec};
 use crate::model::name::JobId;
-use crate::planner::scheduler::{Explanation, explain, refusal_when_empty};
+use crate::model::time::Timestamp;
+use crate::planner::scheduler::{Explanation, explain, explain_replica, refusal_when_empty};
 use crate::state::{Job, JobChange, JobOutcome, State};
 
 /// Nodes that a warning names.
@@ -17,16 +22,19 @@ const NODES_NAMED: usize = 3;
 
 /// What a job's copies come to.
 #[derive(Debug, Default)]
-struct Counts {
-    desired: u32,
+pub(super) struct Counts {
+    pub(super) desired: u32,
     /// Wanted copies that are placed and have not ended.
     live: u32,
-    running: u32,
-    healthy: u32,
-    up_to_date: u32,
+    pub(super) running: u32,
+    /// Those that can take traffic.
+    pub(super) healthy: u32,
+    pub(super) up_to_date: u32,
+    /// Of a batch job: runs that ended well.
+    pub(super) complete: u32,
     failing: u32,
     unhealthy: u32,
-    stopping: u32,
+    pub(super) stopping: u32,
     trouble: Option<String>,
 }
 
@@ -40,14 +48,15 @@ fn count(state: &State, id: &JobId, job: &Job) -> Counts {
         if !alloc.ended() && !alloc.wanted() {
             counts.stopping += 1;
         }
+        counts.complete += u32::from(alloc.status == AllocStatus::Complete);
         if !alloc.wanted() {
             continue;
         }
         counts.live += 1;
         counts.running += u32::from(alloc.status == AllocStatus::Running);
         counts.unhealthy += u32::from(alloc.health == Health::Unhealthy);
-        counts.healthy += u32::from(alloc.healthy());
-        counts.up_to_date += u32::from(alloc.healthy() && job.runs_current(alloc.version));
+        counts.healthy += u32::from(alloc.available());
+        counts.up_to_date += u32::from(alloc.available() && job.runs_current(alloc.version));
     }
     let failing: Vec<&Allocation> = failing(state, id, job).collect();
     counts.failing = failing.len() as u32;
@@ -79,7 +88,7 @@ fn failing<'s>(
         if allocation::gave_up(job, alloc) {
             return Some(alloc);
         }
-        if !alloc.wanted() || alloc.healthy() || alloc.failures == 0 {
+        if !alloc.wanted() || alloc.available() || alloc.failures == 0 {
             return None;
         }
         // The new try may have nothing to tell yet.
@@ -128,11 +137,15 @@ fn state_word(job: &Job, counts: &Counts) -> &'static str {
 
 /// A job as a row.
 pub(in crate::api) fn row(state: &State, id: &JobId, job: &Job) -> JobRow {
-    let counts = count(state, id, job);
+    row_of(id, job, &count(state, id, job))
+}
+
+fn row_of(id: &JobId, job: &Job, counts: &Counts) -> JobRow {
+    let batch = matches!(job.spec().kind, JobKind::Batch { .. });
     let missing = counts.desired.saturating_sub(counts.live);
     let message = match &counts.trouble {
         Some(trouble) => trouble.clone(),
-        None if missing > 0 => {
+        None if missing > 0 && !batch => {
             let desired = counts.desired;
             format!("{missing} of {desired} copies are not placed; orch status {id} says why")
         }
@@ -143,7 +156,7 @@ pub(in crate::api) fn row(state: &State, id: &JobId, job: &Job) -> JobRow {
         job: id.name.to_string(),
         version: job.current().version,
         r#type: job.spec().kind.word().to_owned(),
-        state: state_word(job, &counts).to_owned(),
+        state: state_word(job, counts).to_owned(),
         desired: counts.desired,
         running: counts.running,
         healthy: counts.healthy,
@@ -157,13 +170,22 @@ pub(in crate::api) fn row(state: &State, id: &JobId, job: &Job) -> JobRow {
 }
 
 /// Everything about a job.
-pub(in crate::api) fn status(state: &State, id: &JobId, job: &Job) -> JobStatus {
+pub(in crate::api) fn status(state: &State, now: Timestamp, id: &JobId, job: &Job) -> JobStatus {
     let entries = allocation::entries(state, id, job, false);
-    let missing = entries.iter().filter(|entry| !is_placed(state, entry)).count() as u32;
-    let unplaced = (missing > 0).then(|| unplaced(state, job.spec(), missing));
+    let mut missing: Vec<u32> = entries
+        .iter()
+        .filter(|entry| !is_placed(state, entry))
+        .map(|entry| entry.key.index)
+        .collect();
+    missing.truncate(allocation::at_once(state, id, job));
+    let unplaced = (!missing.is_empty()).then(|| unplaced(state, job.spec(), missing.len() as u32));
     let mut rows = Rows::new(state);
+    let counts = count(state, id, job);
+    let subject = Subject { state, now, id, job, counts: &counts, missing: &missing };
     JobStatus {
-        row: row(state, id, job),
+        row: row_of(id, job, &counts),
+        sentence: subject.sentence(),
+        deployments: deployment::latest(state, now, job),
         spec: job_file::shown(job.spec()),
         purged: job.purged,
         allocations: entries
@@ -190,7 +212,7 @@ fn restarting<'s>(state: &'s State, id: &JobId) -> impl Iterator<Item = &'s Allo
     state
         .allocs_of(id)
         .map(|alloc| &**alloc)
-        .filter(|alloc| alloc.wanted() && !alloc.healthy() && alloc.failures == 0)
+        .filter(|alloc| alloc.wanted() && !alloc.available() && alloc.failures == 0)
 }
 
 /// A failed batch job is told about by its last allocation.
@@ -243,17 +265,40 @@ fn failures_of(state: &State, alloc: &Allocation) -> Vec<Failure> {
 
 /// Why copies are not placed; none if they are about to be.
 pub(in crate::api) fn unplaced(state: &State, spec: &JobSpec, replicas: u32) -> Option<Unplaced> {
+    if let Some((index, explanation)) = kept_by_data(state, spec) {
+        let mut unplaced = of_explanation(state, &explanation, replicas);
+        let (name, why) = (&spec.name, &explanation.refusals);
+        unplaced.message = format!("{} not placed: {name}.{index} waits, {why}", copies(replicas));
+        return Some(unplaced);
+    }
     let explanation = explain(state, spec);
     let waits = !explanation.fits.is_empty() && spec.kind != JobKind::System;
     (!waits).then(|| of_explanation(state, &explanation, replicas))
+}
+
+/// The first copy that can't be where its data is.
+fn kept_by_data(state: &State, spec: &JobSpec) -> Option<(u32, Explanation)> {
+    let id = spec.id();
+    let job = state.job(&id).filter(|_| spec.has_local_data())?;
+    let live: BTreeSet<u32> =
+        state.allocs_of(&id).filter(|alloc| !alloc.ended()).map(|alloc| alloc.index).collect();
+    let missing = job.homes.keys().filter(|index| **index < job.replicas());
+    missing
+        .filter(|index| !live.contains(index))
+        .map(|index| (*index, explain_replica(state, spec, *index, None)))
+        .find(|(_, explanation)| explanation.fits.is_empty())
+}
+
+fn copies(replicas: u32) -> String {
+    if replicas == 1 { "1 copy is".to_owned() } else { format!("{replicas} copies are") }
 }
 
 fn of_explanation(state: &State, explanation: &Explanation, replicas: u32) -> Unplaced {
     let nodes = state.nodes().count() as u32;
     let refusals = &explanation.refusals;
     let never_fits = explanation.never && nodes > 0;
-    let what =
-        if replicas == 1 { "1 copy is".to_owned() } else { format!("{replicas} copies are") };
+    let what = copies(replicas);
+    let whole = refusals.main().is_some_and(|refusal| refusal.is_whole_story());
     let never = if never_fits { ", and none would even if nothing else ran there" } else { "" };
     Unplaced {
         replicas,
@@ -266,6 +311,7 @@ fn of_explanation(state: &State, explanation: &Explanation, replicas: u32) -> Un
             .collect(),
         message: match nodes {
             0 => format!("{what} not placed: the cluster has no nodes"),
+            _ if whole => format!("{what} not placed: {refusals}"),
             _ => format!("{what} not placed: no node takes one more{never} ({refusals})"),
         },
     }
@@ -294,7 +340,11 @@ pub(in crate::api) fn warnings(state: &State, spec: &JobSpec) -> Vec<String> {
 }
 
 /// A job's versions, newest first.
-pub(in crate::api) fn versions(job: &Job) -> Vec<JobVersionRow> {
+pub(in crate::api) fn versions(state: &State, job: &Job) -> Vec<JobVersionRow> {
+    let deployment = |version: u64| {
+        let mut known = state.deployments_of(job).rev();
+        known.find(|known| known.version == version)
+    };
     let mut before = None;
     let mut rows: Vec<_> = job
         .versions
@@ -304,6 +354,13 @@ pub(in crate::api) fn versions(job: &Job) -> Vec<JobVersionRow> {
             at: version.at.into(),
             change: change_word(version.change).to_owned(),
             current: version.version == job.current().version,
+            was_healthy: version.was_healthy,
+            same_as: (version.runs_as != version.version).then_some(version.runs_as),
+            deployment: deployment(version.version).map(|known| VersionDeployment {
+                id: known.id.to_string(),
+                status: known.status.word().to_owned(),
+                reason: known.reason.clone(),
+            }),
             changes: before
                 .replace(&version.spec)
                 .map_or_else(Vec::new, |before| changes(before, &version.spec)),
@@ -328,5 +385,8 @@ pub(super) fn change_word(change: JobChange) -> &'static str {
         JobChange::Completed => "completed",
         JobChange::Failed => "failed",
         JobChange::Purged => "purged",
+        JobChange::Reverted => "reverted",
+        JobChange::RolledBack => "rolled back",
+        JobChange::Restarted => "restarted",
     }
 }

@@ -68,6 +68,7 @@ impl Cluster {
                 generation: alloc.grant.generation,
                 status,
                 health,
+                ready: health == Health::Healthy,
                 tasks: spec.tasks.iter().map(|t| (t.name.clone(), task.clone())).collect(),
                 message: error.to_owned(),
             });
@@ -128,7 +129,7 @@ fn an_update_shows_until_every_copy_is_new() {
     cluster.submit(&WEB.replace("nginx:1", "nginx:2"));
     assert_eq!(cluster.word(&web), "updating");
     let known = cluster.state.job(&web).unwrap();
-    let versions = job::versions(known);
+    let versions = job::versions(&cluster.state, known);
     assert_eq!(versions[0].version, 2);
     assert!(versions[0].current && !versions[1].current);
     assert_eq!(versions[0].changes.len(), 1);
@@ -143,7 +144,7 @@ fn a_service_that_fails_says_why_with_its_output() {
     cluster.plan();
     cluster.report(AllocStatus::Failed, Health::Unknown, "no such file");
     assert_eq!(cluster.word(&web), "failed");
-    let status = job::status(&cluster.state, &web, cluster.state.job(&web).unwrap());
+    let status = job::status(&cluster.state, cluster.now, &web, cluster.state.job(&web).unwrap());
     assert_eq!(status.failures.len(), 2);
     assert_eq!(status.failures[0].error, "no such file");
     assert_eq!(status.failures[0].exit_code, Some(3));
@@ -154,7 +155,7 @@ fn a_service_that_fails_says_why_with_its_output() {
     // The next try has nothing to tell yet, so the last one is told about.
     cluster.now = cluster.now + Millis::from_secs(3600);
     cluster.plan();
-    let status = job::status(&cluster.state, &web, cluster.state.job(&web).unwrap());
+    let status = job::status(&cluster.state, cluster.now, &web, cluster.state.job(&web).unwrap());
     assert_eq!(status.failures.len(), 2);
     assert_eq!(status.failures[0].error, "no such file");
 }
@@ -173,12 +174,13 @@ fn some_copies_up_and_some_failing_is_degraded() {
         generation: known.grant.generation,
         status: AllocStatus::Failed,
         health: Health::Unknown,
+        ready: false,
         tasks: BTreeMap::new(),
         message: "gone".into(),
     };
     cluster.apply(Command::ReportAllocs { node, agent_id, reports: vec![report] });
     assert_eq!(cluster.word(&web), "degraded");
-    let status = job::status(&cluster.state, &web, cluster.state.job(&web).unwrap());
+    let status = job::status(&cluster.state, cluster.now, &web, cluster.state.job(&web).unwrap());
     assert_eq!(status.failures[0].error, "gone");
 }
 
@@ -188,16 +190,16 @@ fn what_does_not_pass_its_checks_or_restarts_says_why() {
     let web = cluster.submit(WEB);
     cluster.plan();
     cluster.report(AllocStatus::Starting, Health::Unknown, "pull access denied");
-    let status = job::status(&cluster.state, &web, cluster.state.job(&web).unwrap());
+    let status = job::status(&cluster.state, cluster.now, &web, cluster.state.job(&web).unwrap());
     assert_eq!(status.row.state, "starting");
     assert!(status.row.message.contains("web.0: pull access denied"), "{}", status.row.message);
     assert_eq!(status.failures.len(), 2);
     cluster.report(AllocStatus::Running, Health::Unhealthy, "");
-    let status = job::status(&cluster.state, &web, cluster.state.job(&web).unwrap());
+    let status = job::status(&cluster.state, cluster.now, &web, cluster.state.job(&web).unwrap());
     assert_eq!(status.row.state, "failed");
     assert_eq!((status.failures.len(), status.failures[0].task.as_str()), (2, ""));
     cluster.report(AllocStatus::Running, Health::Healthy, "");
-    let status = job::status(&cluster.state, &web, cluster.state.job(&web).unwrap());
+    let status = job::status(&cluster.state, cluster.now, &web, cluster.state.job(&web).unwrap());
     assert_eq!((status.failures.len(), status.row.message.as_str()), (0, ""));
 }
 
@@ -215,7 +217,7 @@ fn what_fits_nowhere_has_rows_and_reasons() {
     assert_eq!(rows.len(), 2);
     assert!(rows.iter().all(|row| row.id.is_none() && row.node.is_none()));
     assert!(rows[0].message.contains("too small (memory): 3"), "{}", rows[0].message);
-    let status = job::status(&cluster.state, &big, cluster.state.job(&big).unwrap());
+    let status = job::status(&cluster.state, cluster.now, &big, cluster.state.job(&big).unwrap());
     let unplaced = status.unplaced.expect("said why");
     assert!(unplaced.never_fits);
     assert_eq!((unplaced.replicas, unplaced.nodes), (2, 3));
@@ -249,7 +251,8 @@ fn a_batch_job_shows_how_it_ended() {
         assert_eq!(cluster.word(&once), word);
         let rows = cluster.rows(&once);
         assert_eq!((rows.len(), rows[0].state.as_str()), (1, word));
-        let shown = job::status(&cluster.state, &once, cluster.state.job(&once).unwrap());
+        let shown =
+            job::status(&cluster.state, cluster.now, &once, cluster.state.job(&once).unwrap());
         assert_eq!(shown.failures.len(), usize::from(word == "failed"));
     }
 }
@@ -286,7 +289,7 @@ fn a_filter_keeps_a_job_s_or_a_node_s_events() {
         let wanted = events.iter().filter(|record| filter.wants(&record.event));
         wanted.map(|record| event::row(record).kind).collect()
     };
-    assert_eq!(kinds(&of_job), ["job", "allocation", "allocation"]);
+    assert_eq!(kinds(&of_job), ["job", "deployment", "allocation", "allocation"]);
     assert_eq!(kinds(&of_node), ["node", "allocation"]);
     assert_eq!(kinds(&event::Filter::default()).len(), events.len());
 }
@@ -303,7 +306,19 @@ placement:
   spread: [ attr.zone ]
   max_per_node: 2
 restart: { attempts: 5, within: 7m, delay: 1500ms..1m30s }
-update: { max_parallel: 2, min_healthy: 5s }
+reschedule: { attempts: 7, within: 1h, delay: 2s..1m1s }
+update:
+  strategy: blue-green
+  promote: 10m
+  keep_old: 1h
+  max_parallel: 2
+  min_healthy: 5s
+  order: start-first
+  deadline: 1m
+  auto_revert: false
+disconnect: { replace_after: 90s, stop_after: 30s }
+shutdown_delay: 4500ms
+replicas_owner: autoscaler
 tasks:
   web:
     image: nginx:1.27
@@ -312,7 +327,7 @@ tasks:
     entrypoint: [ /bin/sh, -c ]
     command: [ "nginx -g 'daemon off;'" ]
     environment: { B: "2", A: "1" }
-    ports: { http: 80, fixed: "8080:81", dns: "53/udp", both: "9000:9000/udp" }
+    ports: { http: 80, fixed: "8080:81", dns: "53/udp", both: "9000:9000/udp", both-tcp: 9000 }
     resources: { cpu: 1.5, memory: 1500Ki, disk: 1Gi, gpu: 1 }
     volumes: [ "/srv/data:/data:ro", "cache:/cache" ]
     tmpfs: /run
@@ -324,6 +339,7 @@ tasks:
     cap_drop: [ ALL ]
     read_only: true
     healthcheck: { http: "/health?x=1", port: http, interval: 10s, timeout: 500ms, retries: 2, start_period: 1h1s }
+    readiness: { grpc: shop.Cart, port: both-tcp, successes: 2 }
     labels: { side: front }
   aside:
     command: [ /usr/bin/aside, "with space" ]
@@ -338,6 +354,13 @@ fn a_job_read_back_from_what_is_shown_is_the_same_job() {
         EVERYTHING.replace("1500Ki", "15000Ki"),
         WEB.to_owned(),
         "job: once\nimage: a:1\ntimeout: 90s\nhealthcheck: { test: \"true\" }\n".to_owned(),
+        "job: some\nimage: a:1\ncompletions: 5\nparallelism: 2\nretries: 3\n".to_owned(),
+        "job: all\nimage: a:1\ncompletions: 5\ntimeout: 1h\n".to_owned(),
+        "job: c\nper: node\nimage: a:1\nupdate: { canary: 2, promote: auto }\n".to_owned(),
+        "job: c\nreplicas: 2\nimage: a:1\nupdate: { strategy: canary, order: stop-first }\n\
+         reschedule: { attempts: unlimited }\ndisconnect: { stop_after: 5s }\nports: { p: 1 }\n\
+         readiness: { grpc: \"\" }\nshutdown_delay: 0\n"
+            .to_owned(),
         "job: logs\nper: node\ncommand: run\nports: { a: \"9100:9100\" }\n".to_owned(),
     ] {
         let spec = one(&file, Format::Yaml);

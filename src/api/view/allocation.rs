@@ -27,6 +27,18 @@ pub struct AllocationRow {
     pub state: String,
     /// `healthy`, `unhealthy` or `unknown`.
     pub health: String,
+    /// Whether it takes traffic.
+    #[serde(default)]
+    pub ready: bool,
+    /// It failed, and nothing takes its place any more.
+    #[serde(default)]
+    pub gave_up: bool,
+    /// Why it is to go elsewhere once its successor is ready; absent if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<String>,
+    /// What its checks said last; empty before their first word, and without checks.
+    #[serde(default)]
+    pub checks: Vec<CheckRow>,
     /// Of its only or first task: container id, or `pid:N` of a process.
     pub container_id: Option<String>,
     /// Host port of each named port.
@@ -96,6 +108,21 @@ pub struct TaskRow {
     pub output_tail: String,
 }
 
+/// What a check of a task said last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CheckRow {
+    /// The task.
+    pub task: String,
+    /// `health` (it is restarted when this fails) or `readiness` (it takes no traffic meanwhile).
+    pub kind: String,
+    /// Whether it passes.
+    pub passing: bool,
+    /// The answer: `GET /health answered 503`; may be empty when it passes.
+    pub message: String,
+    /// Since when it says so.
+    pub since: Time,
+}
+
 /// One line of an allocation's story.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NoteRow {
@@ -130,6 +157,9 @@ pub struct LogLine {
     /// Why the stream ends here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What a reader should know of this copy, as that it can't be reached for now; no output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// First bytes of the binary frames of an exec connection.

@@ -12,7 +12,7 @@ pub struct EventRow {
     pub index: u64,
     /// When it was applied.
     pub at: Time,
-    /// `job`, `allocation`, `node`, `variable` or `restored`.
+    /// `job`, `deployment`, `allocation`, `node`, `variable` or `restored`.
     pub kind: String,
     /// Of a job: `created`, `updated`, `scaled`, `stopped`, `completed`, `failed`, `purged`; of an
     /// allocation: `placed`, `stopping`, `status`, `health`, `restarted`, `message`, `removed`; of
@@ -31,6 +31,9 @@ pub struct EventRow {
     /// The allocation's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocation: Option<String>,
+    /// The deployment's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<String>,
     /// The copy's number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica: Option<u32>,

@@ -5,6 +5,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::allocation::AllocationRow;
+use super::deployment::DeploymentRow;
 use super::time::Time;
 
 /// A job in a list.
@@ -27,7 +28,7 @@ pub struct JobRow {
     pub desired: u32,
     /// Copies whose tasks all run.
     pub running: u32,
-    /// Copies that run and pass their checks.
+    /// Copies that run, pass their checks and can take traffic.
     pub healthy: u32,
     /// Healthy copies that run what the current version asks for.
     pub up_to_date: u32,
@@ -49,6 +50,12 @@ pub struct JobStatus {
     /// The row of the list.
     #[serde(flatten)]
     pub row: JobRow,
+    /// How it is and why, in one sentence.
+    #[serde(default)]
+    pub sentence: String,
+    /// Its newest deployments, the newest first; the list of deployments has all that are kept.
+    #[serde(default)]
+    pub deployments: Vec<DeploymentRow>,
     /// The current version as a job file; passwords are left out.
     #[schema(value_type = Object)]
     pub spec: Value,
@@ -167,12 +174,32 @@ pub struct JobVersionRow {
     pub version: u64,
     /// Submission.
     pub at: Time,
-    /// What made it: `created`, `updated`, `scaled`.
+    /// What made it: `created`, `updated`, `scaled`, `reverted`, `rolled back`, `restarted`.
     pub change: String,
     /// It is the one that is wanted now.
     pub current: bool,
+    /// All its copies were ready once: a rollback may go to it.
+    #[serde(default)]
+    pub was_healthy: bool,
+    /// The first version that runs the same, if that is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_as: Option<u64>,
+    /// How it was brought out; absent of batch jobs, and if it is no longer kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<VersionDeployment>,
     /// What differs from the version before; empty for the oldest that is kept.
     pub changes: Vec<FieldChange>,
+}
+
+/// How a version was brought out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VersionDeployment {
+    /// As `d17`.
+    pub id: String,
+    /// `running`, `paused`, `successful`, `failed` or `superseded`.
+    pub status: String,
+    /// Why; may be empty.
+    pub reason: String,
 }
 
 /// A field that differs.

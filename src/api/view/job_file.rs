@@ -6,8 +6,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::model::job::{
-    HealthCheck, JobKind, JobSpec, PortSpec, Probe, Protocol, PullPolicy, RestartPolicy,
-    TaskRuntime, TaskSpec, UpdatePolicy, VolumeMount, VolumeSource,
+    DisconnectPolicy, HealthCheck, JobKind, JobSpec, PortSpec, Probe, Promotion, Protocol,
+    PullPolicy, ReschedulePolicy, RestartPolicy, TaskRuntime, TaskSpec, UpdatePolicy,
+    UpdateStrategy, VolumeMount, VolumeSource,
 };
 use crate::model::resources::ResourceRequest;
 use crate::model::time::Millis;
@@ -23,9 +24,20 @@ pub fn whole(spec: &JobSpec) -> Value {
     match spec.kind {
         JobKind::Service { replicas } => put(&mut file, "replicas", json!(replicas)),
         JobKind::System => put(&mut file, "per", json!("node")),
-        JobKind::Batch { timeout: Some(timeout) } => put(&mut file, "timeout", duration(timeout)),
-        JobKind::Batch { timeout: None } => {}
+        JobKind::Batch { timeout, completions, parallelism, retries } => {
+            put_unless_empty(&mut file, "timeout", timeout.map_or(Value::Null, duration));
+            if completions != 1 {
+                put(&mut file, "completions", json!(completions));
+            }
+            if parallelism != completions {
+                put(&mut file, "parallelism", json!(parallelism));
+            }
+            if retries != 0 {
+                put(&mut file, "retries", json!(retries));
+            }
+        }
     }
+    put_unless_empty(&mut file, "replicas_owner", json!(spec.replicas_owner));
     if spec.priority != JobSpec::priority_default() {
         put(&mut file, "priority", json!(spec.priority));
     }
@@ -41,7 +53,12 @@ pub fn whole(spec: &JobSpec) -> Value {
     }
     put_unless_empty(&mut file, "placement", placement(&spec.placement));
     put_unless_empty(&mut file, "restart", restart(&spec.restart));
-    put_unless_empty(&mut file, "update", update(&spec.update));
+    put_unless_empty(&mut file, "reschedule", reschedule(&spec.reschedule));
+    put_unless_empty(&mut file, "update", update(spec));
+    put_unless_empty(&mut file, "disconnect", disconnect(&spec.disconnect));
+    if spec.shutdown_delay != JobSpec::shutdown_delay_default() {
+        put(&mut file, "shutdown_delay", duration(spec.shutdown_delay));
+    }
     Value::Object(file)
 }
 
@@ -140,6 +157,9 @@ fn task(task: &TaskSpec) -> Map<String, Value> {
     if let Some(check) = &task.healthcheck {
         put(&mut map, "healthcheck", healthcheck(check));
     }
+    if let Some(check) = &task.readiness {
+        put(&mut map, "readiness", healthcheck(check));
+    }
     put_unless_empty(&mut map, "labels", json!(task.labels));
     map
 }
@@ -204,10 +224,17 @@ fn healthcheck(check: &HealthCheck) -> Value {
         }
         Probe::Tcp { port } => put(&mut map, "tcp", json!(port.as_str())),
         Probe::Command { command } => put(&mut map, "command", json!(command)),
+        Probe::Grpc { service, port } => {
+            put(&mut map, "grpc", json!(service));
+            put(&mut map, "port", json!(port.as_str()));
+        }
     }
     put(&mut map, "interval", duration(check.interval));
     put(&mut map, "timeout", duration(check.timeout));
     put(&mut map, "retries", json!(check.retries));
+    if check.successes != HealthCheck::successes_default() {
+        put(&mut map, "successes", json!(check.successes));
+    }
     if check.start_period.0 > 0 {
         put(&mut map, "start_period", duration(check.start_period));
     }
@@ -235,14 +262,70 @@ fn restart(policy: &RestartPolicy) -> Value {
     if *policy == RestartPolicy::default() {
         return Value::Null;
     }
-    let exact = |millis| duration(millis).as_str().unwrap_or_default().to_owned();
-    let delay = format!("{}..{}", exact(policy.delay_min), exact(policy.delay_max));
+    let delay = range(policy.delay_min, policy.delay_max);
     json!({ "attempts": policy.attempts, "within": duration(policy.within), "delay": delay })
 }
 
-fn update(policy: &UpdatePolicy) -> Value {
-    if *policy == UpdatePolicy::default() {
+fn reschedule(policy: &ReschedulePolicy) -> Value {
+    if *policy == ReschedulePolicy::default() {
         return Value::Null;
     }
-    json!({ "max_parallel": policy.max_parallel, "min_healthy": duration(policy.min_healthy) })
+    let attempts = policy.attempts.map_or(json!("unlimited"), |attempts| json!(attempts));
+    let delay = range(policy.delay_min, policy.delay_max);
+    json!({ "attempts": attempts, "within": duration(policy.within), "delay": delay })
+}
+
+fn range(least: Millis, most: Millis) -> String {
+    let exact = |millis| duration(millis).as_str().unwrap_or_default().to_owned();
+    format!("{}..{}", exact(least), exact(most))
+}
+
+fn disconnect(policy: &DisconnectPolicy) -> Value {
+    let mut map = Map::new();
+    if policy.replace_after.0 > 0 {
+        put(&mut map, "replace_after", duration(policy.replace_after));
+    }
+    put_unless_empty(&mut map, "stop_after", policy.stop_after.map_or(Value::Null, duration));
+    Value::Object(map)
+}
+
+fn update(spec: &JobSpec) -> Value {
+    let policy = &spec.update;
+    let usual = UpdatePolicy { min_healthy: spec.min_healthy_default(), ..UpdatePolicy::default() };
+    if *policy == usual {
+        return Value::Null;
+    }
+    let mut map = Map::new();
+    match policy.strategy {
+        UpdateStrategy::Rolling => {}
+        UpdateStrategy::Canary { count, promote } => {
+            put(&mut map, "canary", json!(count));
+            put(&mut map, "promote", promotion(promote));
+        }
+        UpdateStrategy::BlueGreen { promote, keep_old } => {
+            put(&mut map, "strategy", json!(policy.strategy.word()));
+            put(&mut map, "promote", promotion(promote));
+            put(&mut map, "keep_old", duration(keep_old));
+        }
+    }
+    put(&mut map, "max_parallel", json!(policy.max_parallel));
+    put(&mut map, "min_healthy", duration(policy.min_healthy));
+    if let Some(order) = policy.order {
+        put(&mut map, "order", json!(order.word()));
+    }
+    if policy.deadline != usual.deadline {
+        put(&mut map, "deadline", duration(policy.deadline));
+    }
+    if policy.auto_revert != usual.auto_revert {
+        put(&mut map, "auto_revert", json!(policy.auto_revert));
+    }
+    Value::Object(map)
+}
+
+fn promotion(promote: Promotion) -> Value {
+    match promote {
+        Promotion::Manual => json!("manual"),
+        Promotion::After(Millis(0)) => json!("auto"),
+        Promotion::After(wait) => duration(wait),
+    }
 }

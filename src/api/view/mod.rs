@@ -4,15 +4,20 @@
 //! fields; replies may grow. Start at `job` and `allocation`.
 
 pub mod allocation;
+pub mod deployment;
+pub mod endpoint;
 pub mod event;
+pub mod files;
 pub mod job;
 pub mod job_file;
 pub mod node;
 pub mod plan;
 pub mod problem;
 pub mod query;
+pub mod rebalance;
 pub mod server;
 pub mod time;
+pub mod usage;
 pub mod variable;
 
 use serde::{Deserialize, Serialize};

@@ -16,7 +16,7 @@ pub struct NodeRow {
     pub name: String,
     /// Made with its agent's data directory, as 16 hexadecimal digits.
     pub id: String,
-    /// `ready`, `draining`, `lost` or `left`.
+    /// `ready`, `probation`, `draining`, `suspect` (it has missed heartbeats), `lost` or `left`.
     pub state: String,
     /// Why it is in that state; empty when ready.
     pub reason: String,
@@ -42,6 +42,13 @@ pub struct NodeRow {
     pub registered_at: Time,
     /// Last change of its state.
     pub state_since: Time,
+    /// It was lost too often and gets no new work until then; absent if it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probation_until: Option<Time>,
+    /// When its agent was last heard; absent if that is not known, as right after a change of
+    /// leaders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_heard: Option<Time>,
 }
 
 /// Everything about a node.
@@ -73,6 +80,23 @@ pub struct DrainRow {
     /// When all that is left is stopped at once; absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Time>,
+    /// The deadline is over.
+    #[serde(default)]
+    pub overdue: bool,
+    /// What has not ended yet, what can't move first.
+    #[serde(default)]
+    pub left: Vec<DrainLeft>,
+}
+
+/// A copy that is left on a node that is being drained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DrainLeft {
+    /// The allocation.
+    pub allocation: String,
+    /// Which it is and why, in words: `db.0 stays: its data (volume pg) is on n1`.
+    pub message: String,
+    /// It goes by itself; what does not is stopped at the deadline, if there is one.
+    pub moves: bool,
 }
 
 /// What an agent measured.

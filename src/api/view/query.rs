@@ -62,6 +62,19 @@ pub struct List {
     pub cursor: Option<String>,
 }
 
+/// What is used.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct UsageQuery {
+    /// Only allocations of this project; of all unless given, or the default one if `job` is.
+    pub project: Option<String>,
+    /// Only allocations of this job.
+    pub job: Option<String>,
+    /// `linearizable` (default) or `stale`.
+    pub consistency: ConsistencyChoice,
+}
+
 /// A page of a job's versions.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -96,6 +109,40 @@ pub struct ListAllocations {
     pub limit: Option<usize>,
     /// `next_cursor` of the page before.
     pub cursor: Option<String>,
+}
+
+/// A page of deployments.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct ListDeployments {
+    /// Only this project; all unless given, or the default one if `job` is.
+    pub project: Option<String>,
+    /// Only this job.
+    pub job: Option<String>,
+    /// Only those that are under way.
+    pub active: bool,
+    /// `linearizable` (default) or `stale`.
+    pub consistency: ConsistencyChoice,
+    /// Rows of the page.
+    pub limit: Option<usize>,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// A job's endpoints.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct ReadEndpoints {
+    /// The project; `default` unless given.
+    pub project: Option<String>,
+    /// Only this port, by name.
+    pub port: Option<String>,
+    /// Go on as they change.
+    pub follow: bool,
+    /// `linearizable` (default) or `stale`.
+    pub consistency: ConsistencyChoice,
 }
 
 /// A page of variables.
@@ -183,6 +230,10 @@ pub struct AllocationLogs {
     pub since: Option<String>,
     /// Only this task.
     pub task: Option<String>,
+    /// Only lines in which this regular expression is found; `tail` counts these alone.
+    pub grep: Option<String>,
+    /// For `grep`, capital and small letters are the same.
+    pub ignore_case: bool,
 }
 
 /// Output of a job's copies, merged by time.
@@ -202,6 +253,10 @@ pub struct JobLogs {
     pub since: Option<String>,
     /// Only this task.
     pub task: Option<String>,
+    /// Only lines in which this regular expression is found; `tail` counts these alone.
+    pub grep: Option<String>,
+    /// For `grep`, capital and small letters are the same.
+    pub ignore_case: bool,
 }
 
 /// A command in a task.
@@ -221,6 +276,41 @@ pub struct Exec {
     pub columns: Option<u32>,
     /// Lines of the terminal.
     pub rows: Option<u32>,
+}
+
+/// Files of a task, to be read.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct ReadFiles {
+    /// A file or a directory; of a process, in the task's own directory.
+    pub path: String,
+    /// The task; the only or first one unless given.
+    pub task: Option<String>,
+    /// Only say what is there.
+    pub look: bool,
+}
+
+/// Files of a task, to be written.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct WriteFiles {
+    /// The directory to unpack into; of a process, in the task's own directory.
+    pub path: String,
+    /// The task; the only or first one unless given.
+    pub task: Option<String>,
+}
+
+/// A connection to a port.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct Forward {
+    /// Its number inside the container, or its name in the job.
+    pub port: String,
+    /// The task, of several that have no such port published.
+    pub task: Option<String>,
 }
 
 /// A variable's write.

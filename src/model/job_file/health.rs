@@ -1,4 +1,4 @@
-//! Health checks.
+//! Checks: liveness and readiness, in the same form.
 
 use super::keys;
 use super::reader::{Fields, Item, Report};
@@ -9,7 +9,7 @@ use crate::model::name::PortName;
 use crate::model::problem::nearest;
 use crate::model::time::Millis;
 
-const KINDS: [&str; 4] = ["http", "tcp", "command", "test"];
+const KINDS: [&str; 5] = ["http", "tcp", "grpc", "command", "test"];
 const DAY: Millis = Millis(24 * 60 * 60 * 1000);
 
 /// The check; none if there is to be none, or if it is wrong.
@@ -29,7 +29,11 @@ pub(super) fn read(
     let interval = duration("interval", 100, HealthCheck::interval_default());
     let timeout = duration("timeout", 1, HealthCheck::timeout_default());
     let start_period = duration("start_period", 0, Millis(0));
-    let retries = fields.get("retries").and_then(|item| item.number_u32(report, 1..=1000));
+    let mut count = |key: &str, default: u32| {
+        fields.get(key).and_then(|item| item.number_u32(report, 1..=1000)).unwrap_or(default)
+    };
+    let retries = count("retries", HealthCheck::retries_default());
+    let successes = count("successes", HealthCheck::successes_default());
     let disabled = fields.get("disable").and_then(|item| item.truth(report)).unwrap_or(false);
 
     let given: Vec<_> = KINDS.iter().filter_map(|key| Some((*key, fields.get(key)?))).collect();
@@ -38,14 +42,21 @@ pub(super) fn read(
     }
     let Some((kind, asked)) = given.first() else {
         if !disabled {
-            report.add(fields.at, &item.path, "asks nothing; write one of http, tcp, command");
+            report.add(
+                fields.at,
+                &item.path,
+                "asks nothing; write one of http, tcp, grpc, command",
+            );
         }
         return None;
     };
     if let Some(port) = fields.get("port")
-        && *kind != "http"
+        && !matches!(*kind, "http" | "grpc")
     {
-        let remedy = if *kind == "tcp" { "tcp names the port itself" } else { "it goes with http" };
+        let remedy = match *kind {
+            "tcp" => "tcp names the port itself",
+            _ => "it goes with http and grpc",
+        };
         port.wrong(report, format!("has no meaning here: {remedy}; remove it"));
     }
     let probe = match *kind {
@@ -54,6 +65,7 @@ pub(super) fn read(
             let name = asked.text(report, "a port's name")?;
             Probe::Tcp { port: port_named(asked, &name, ports, report)? }
         }
+        "grpc" => grpc(&fields, asked, ports, report)?,
         "command" => {
             let command = words(asked, report)?;
             if command.is_empty() {
@@ -67,8 +79,7 @@ pub(super) fn read(
     if disabled {
         return None;
     }
-    let retries = retries.unwrap_or(HealthCheck::retries_default());
-    Some(HealthCheck { probe, interval, timeout, retries, start_period })
+    Some(HealthCheck { probe, interval, timeout, retries, successes, start_period })
 }
 
 fn http(
@@ -84,28 +95,50 @@ fn http(
         let message = format!("{path:?} is no path; begin it with / and escape what is not ASCII");
         asked.wrong(report, message);
     }
-    let port = match fields.get("port") {
-        Some(item) => {
-            let name = item.text(report, "a port's name")?;
-            port_named(&item, &name, ports, report)
-        }
-        None => {
-            let mut tcp = ports.iter().filter(|port| port.protocol == Protocol::Tcp);
-            match (tcp.next(), tcp.next()) {
-                (Some(only), None) => Some(only.name.clone()),
-                (None, _) => {
-                    asked.wrong(report, "the task has no port to ask; name one under ports");
-                    None
-                }
-                (Some(_), Some(_)) => {
-                    fields.missing(report, "port", "the task has several; name one");
-                    None
-                }
-            }
-        }
-    };
-    let port = port?;
+    let port = port_asked(fields, asked, ports, report)?;
     good.then_some(Probe::Http { path, port })
+}
+
+fn grpc(
+    fields: &Fields<'_>,
+    asked: &Item<'_>,
+    ports: &[PortSpec],
+    report: &mut Report,
+) -> Option<Probe> {
+    let service = asked.text(report, "a service's name, as shop.Cart, or \"\" for the server")?;
+    let good = service.len() <= 256 && service.chars().all(|c| c.is_ascii_graphic());
+    if !good {
+        let message =
+            format!("{service:?} is no service; write its full name, as shop.Cart, or \"\"");
+        asked.wrong(report, message);
+    }
+    let port = port_asked(fields, asked, ports, report)?;
+    good.then_some(Probe::Grpc { service, port })
+}
+
+/// The port under `port`, or the only one.
+fn port_asked(
+    fields: &Fields<'_>,
+    asked: &Item<'_>,
+    ports: &[PortSpec],
+    report: &mut Report,
+) -> Option<PortName> {
+    if let Some(item) = fields.get("port") {
+        let name = item.text(report, "a port's name")?;
+        return port_named(&item, &name, ports, report);
+    }
+    let mut tcp = ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+    match (tcp.next(), tcp.next()) {
+        (Some(only), None) => Some(only.name.clone()),
+        (None, _) => {
+            asked.wrong(report, "the task has no port to ask; name one under ports");
+            None
+        }
+        (Some(_), Some(_)) => {
+            fields.missing(report, "port", "the task has several; name one");
+            None
+        }
+    }
 }
 
 /// A port by its name, or by its number in the container.

@@ -3,20 +3,22 @@
 use std::collections::BTreeMap;
 
 use super::keys;
+use super::policy;
 use super::reader::{Elsewhere, Fields, Item, Report, word};
 use super::task::{self, Texts, text_map};
 use super::tree::{Node, Value};
 use crate::limits::{PLACEMENT_RULES_MAX, REPLICAS_MAX, TASKS_MAX};
 use crate::model::constraint::{Constraint, ConstraintError, Subject};
-use crate::model::job::{
-    JobKind, JobSpec, Placement, Preference, Protocol, RestartPolicy, TaskSpec, UpdatePolicy,
-};
+use crate::model::job::{JobKind, JobSpec, Placement, Preference, Protocol, TaskSpec};
 use crate::model::name::{JobName, PortName, ProjectName, TaskName};
 use crate::model::time::Millis;
 
-const ATTEMPTS_MOST: u32 = 10_000;
-const LONG: Millis = Millis::from_secs(365 * 24 * 60 * 60);
-const DAY: Millis = Millis::from_secs(24 * 60 * 60);
+/// Times that something is tried again.
+pub(super) const ATTEMPTS_MOST: u32 = 10_000;
+/// The longest time over which anything is counted or waited for.
+pub(super) const LONG: Millis = Millis::from_secs(365 * 24 * 60 * 60);
+/// The longest pause.
+pub(super) const DAY: Millis = Millis::from_secs(24 * 60 * 60);
 
 /// The job, as far as it could be read. What is wrong with it is in the report, and then the job
 /// is not to be used.
@@ -42,8 +44,13 @@ pub(super) fn read(
     let kind = kind(&fields, report);
     let labels = fields.get("labels").map(|item| text_map(&item, Texts::Labels, report));
     let placement = fields.get("placement").map(|item| placement(&item, kind, report));
-    let restart = fields.get("restart").map(|item| restart(&item, kind, report));
-    let update = fields.get("update").map(|item| update(&item, kind, report));
+    let restart = fields.get("restart").map(|item| policy::restart(&item, kind, report));
+    let reschedule = fields.get("reschedule").map(|item| policy::reschedule(&item, kind, report));
+    let (update, says_min_healthy) =
+        fields.get("update").map(|item| policy::update(&item, kind, report)).unwrap_or_default();
+    let disconnect = fields.get("disconnect").map(|item| policy::disconnect(&item, report));
+    let shutdown_delay = shutdown_delay(&fields, kind, report);
+    let replicas_owner = replicas_owner(&fields, kind, report);
     let priority = fields.get("priority").and_then(|item| item.number_u32(report, 1..=100));
     let tasks = match tasks {
         Some(item) => named_tasks(&item, report),
@@ -57,19 +64,27 @@ pub(super) fn read(
             tasks
         }
     };
-    Some(JobSpec {
+    let mut spec = JobSpec {
         project: project?,
-        name: name?,
-        kind: kind?,
         priority: priority
             .and_then(|priority| u8::try_from(priority).ok())
             .unwrap_or(JobSpec::priority_default()),
         labels: labels.unwrap_or_default(),
-        tasks,
         placement: placement.unwrap_or_default(),
         restart: restart.unwrap_or_default(),
-        update: update.unwrap_or_default(),
-    })
+        reschedule: reschedule.unwrap_or_default(),
+        update,
+        disconnect: disconnect.unwrap_or_default(),
+        shutdown_delay: shutdown_delay.unwrap_or(JobSpec::shutdown_delay_default()),
+        replicas_owner,
+        ..JobSpec::new(name?, kind?, tasks)
+    };
+    if !says_min_healthy {
+        // Half of the deadline: a replica must be able to count before it.
+        let most = Millis(spec.update.deadline.0 / 2);
+        spec.update.min_healthy = spec.min_healthy_default().min(most);
+    }
+    Some(spec)
 }
 
 fn check_keys(fields: &Fields<'_>, several: bool, report: &mut Report) {
@@ -82,21 +97,23 @@ fn check_keys(fields: &Fields<'_>, several: bool, report: &mut Report) {
     }
 }
 
+/// Keys that only a batch job has.
+const BATCH_ONLY: [&str; 4] = ["timeout", "completions", "parallelism", "retries"];
+
 fn kind(fields: &Fields<'_>, report: &mut Report) -> Option<JobKind> {
     let replicas = fields.get("replicas");
     let per = fields.get("per");
-    let timeout = fields.get("timeout");
     if let (Some(_), Some(per)) = (&replicas, &per) {
         per.wrong(
             report,
             "contradicts replicas; keep per for one on every node, replicas for a number",
         );
     }
-    if let Some(timeout) = &timeout
-        && (replicas.is_some() || per.is_some())
-    {
-        let message = "is for batch jobs, and with replicas or per this runs on; remove it";
-        timeout.wrong(report, message);
+    if replicas.is_some() || per.is_some() {
+        for item in BATCH_ONLY.iter().filter_map(|key| fields.get(key)) {
+            let message = "is for batch jobs, and with replicas or per this runs on; remove it";
+            item.wrong(report, message);
+        }
     }
     if let Some(item) = per {
         let text = item.text(report, "node")?;
@@ -109,13 +126,70 @@ fn kind(fields: &Fields<'_>, report: &mut Report) -> Option<JobKind> {
     if let Some(item) = replicas {
         return Some(JobKind::Service { replicas: item.number_u32(report, 0..=REPLICAS_MAX)? });
     }
-    match timeout {
-        Some(item) => {
-            let timeout = item.duration(report, Millis(1)..=LONG)?;
-            Some(JobKind::Batch { timeout: Some(timeout) })
-        }
-        None => Some(JobKind::Batch { timeout: None }),
+    batch(fields, report)
+}
+
+fn batch(fields: &Fields<'_>, report: &mut Report) -> Option<JobKind> {
+    let mut good = true;
+    let mut number = |key: &str, least: u32, most: u32| {
+        let item = fields.get(key)?;
+        let number = item.number_u32(report, least..=most);
+        good &= number.is_some();
+        number
+    };
+    let completions = number("completions", 1, REPLICAS_MAX);
+    let parallelism = number("parallelism", 1, REPLICAS_MAX);
+    let retries = number("retries", 0, ATTEMPTS_MOST).unwrap_or(0);
+    let timeout = match fields.get("timeout") {
+        Some(item) => Some(item.duration(report, Millis(1)..=LONG)?),
+        None => None,
+    };
+    if !good {
+        return None;
     }
+    if let (Some(item), Some(parallelism)) = (fields.get("parallelism"), parallelism) {
+        match completions {
+            Some(completions) if parallelism > completions => item.wrong(
+                report,
+                format!("{parallelism} at the same time are more than completions: {completions}"),
+            ),
+            None if parallelism > 1 => {
+                item.wrong(report, "one run is at most one at a time; write completions too");
+            }
+            _ => {}
+        }
+    }
+    let completions = completions.unwrap_or(1);
+    let parallelism = parallelism.unwrap_or(completions);
+    Some(JobKind::Batch { timeout, completions, parallelism, retries })
+}
+
+fn shutdown_delay(
+    fields: &Fields<'_>,
+    kind: Option<JobKind>,
+    report: &mut Report,
+) -> Option<Millis> {
+    let item = fields.get("shutdown_delay")?;
+    if matches!(kind, Some(JobKind::Batch { .. })) {
+        let message = "is for jobs that others call, and this is a batch job; remove it, or add \
+                       replicas";
+        item.wrong(report, message);
+    }
+    item.duration(report, Millis(0)..=DAY)
+}
+
+fn replicas_owner(
+    fields: &Fields<'_>,
+    kind: Option<JobKind>,
+    report: &mut Report,
+) -> Option<String> {
+    let item = fields.get("replicas_owner")?;
+    if matches!(kind, Some(JobKind::Batch { .. } | JobKind::System)) {
+        let message = "goes with replicas, whose number it gives to another; write replicas too, \
+                       or remove it";
+        item.wrong(report, message);
+    }
+    item.parsed::<JobName>(report, "a name, as autoscaler").map(|name| name.to_string())
 }
 
 fn named_tasks(item: &Item<'_>, report: &mut Report) -> Vec<TaskSpec> {
@@ -254,113 +328,4 @@ fn preference(item: &Item<'_>, report: &mut Report) -> Option<Preference> {
             .wrong(report, format!("{text:?} does not do; write a whole number from -100 to 100"));
     }
     Some(Preference { rule: rule.ok()?, weight: number? })
-}
-
-fn restart(item: &Item<'_>, kind: Option<JobKind>, report: &mut Report) -> RestartPolicy {
-    let mut policy = RestartPolicy::default();
-    if !matches!(item.node.value, Value::Map(_)) {
-        restart_word(item, kind, &mut policy, report);
-        return policy;
-    }
-    let Some(fields) = item.fields(report, "a map") else { return policy };
-    fields.check_keys(report, keys::RESTART, &[]);
-    if let Some(attempts) =
-        fields.get("attempts").and_then(|item| item.number_u32(report, 0..=ATTEMPTS_MOST))
-    {
-        policy.attempts = attempts;
-    }
-    if let Some(within) =
-        fields.get("within").and_then(|item| item.duration(report, Millis::from_secs(1)..=LONG))
-    {
-        policy.within = within;
-    }
-    if let Some((least, most)) = fields.get("delay").and_then(|item| delay(&item, report)) {
-        policy.delay_min = least;
-        policy.delay_max = most;
-    }
-    policy
-}
-
-/// `1s..30s`, or `5s` for always the same.
-fn delay(item: &Item<'_>, report: &mut Report) -> Option<(Millis, Millis)> {
-    let text = item.text(report, "a duration, or a range as 1s..30s")?;
-    let (least, most) = text.split_once("..").unwrap_or((&text, &text));
-    let mut part = |text: &str| match text.trim().parse::<Millis>() {
-        Ok(value) if value <= DAY => Some(value),
-        Ok(value) => {
-            item.wrong(report, format!("{value} does not do; the most is {DAY}"));
-            None
-        }
-        Err(error) => {
-            item.wrong(report, error.to_string());
-            None
-        }
-    };
-    let least_value = part(least);
-    let most_value = if most == least { least_value } else { part(most) };
-    let (least, most) = (least_value?, most_value?);
-    if least > most {
-        item.wrong(report, format!("{least} is more than {most}; write the shorter one first"));
-        return None;
-    }
-    Some((least, most))
-}
-
-/// Compose's words.
-fn restart_word(
-    item: &Item<'_>,
-    kind: Option<JobKind>,
-    policy: &mut RestartPolicy,
-    report: &mut Report,
-) {
-    let wanted = "a map of attempts, within, delay, or one of no, always, on-failure:N";
-    let text = match &item.node.value {
-        // What YAML 1.1 makes of `restart: no`.
-        Value::Bool(false) => "no".to_owned(),
-        _ => match item.text(report, wanted) {
-            Some(text) => text,
-            None => return,
-        },
-    };
-    match text.as_str() {
-        "no" => policy.attempts = 0,
-        "always" | "unless-stopped" if matches!(kind, Some(JobKind::Batch { .. })) => {
-            item.wrong(
-                report,
-                format!(
-                    "{text} contradicts a batch job, which ends; add replicas, or write on-failure"
-                ),
-            );
-        }
-        "always" | "unless-stopped" | "on-failure" => {}
-        _ => match text.strip_prefix("on-failure:").map(str::parse::<u32>) {
-            Some(Ok(attempts)) if attempts <= ATTEMPTS_MOST => policy.attempts = attempts,
-            Some(_) => item.wrong(report, format!("{text:?} does not do; write on-failure:3")),
-            None => word(item, report, &text, &["no", "always", "on-failure", "unless-stopped"]),
-        },
-    }
-}
-
-fn update(item: &Item<'_>, kind: Option<JobKind>, report: &mut Report) -> UpdatePolicy {
-    let mut policy = UpdatePolicy::default();
-    let wanted = "a map of max_parallel, min_healthy";
-    let Some(fields) = item.fields(report, wanted) else { return policy };
-    fields.check_keys(report, keys::UPDATE, &[]);
-    if matches!(kind, Some(JobKind::Batch { .. })) {
-        item.wrong(
-            report,
-            "is for jobs that run on, and this is a batch job; remove it, or add replicas",
-        );
-    }
-    if let Some(parallel) =
-        fields.get("max_parallel").and_then(|item| item.number_u32(report, 1..=REPLICAS_MAX))
-    {
-        policy.max_parallel = parallel;
-    }
-    if let Some(healthy) =
-        fields.get("min_healthy").and_then(|item| item.duration(report, Millis(0)..=DAY))
-    {
-        policy.min_healthy = healthy;
-    }
-    policy
 }

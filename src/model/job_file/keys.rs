@@ -26,6 +26,10 @@ pub(super) const JOB: &[Key] = &[
     key("replicas", "a service: how many copies are kept up"),
     key("per", "node: a system job, one copy on every node that fits"),
     key("timeout", "a batch job: ends a run that takes longer"),
+    key("completions", "a batch job: how many runs have to complete; 1 if absent"),
+    key("parallelism", "a batch job: the most runs at the same time; all of them if absent"),
+    key("retries", "a batch job: times that failed runs are placed anew; 0 if absent"),
+    key("replicas_owner", "who else decides replicas, as an autoscaler: later runs leave it alone"),
     key("priority", "1 to 100: who is placed first when room is short; 50 if absent"),
     key("labels", "free-form marks of the job, as a map or a list of KEY=VALUE"),
     key("placement", "which nodes: require, prefer, spread, max_per_node"),
@@ -33,7 +37,22 @@ pub(super) const JOB: &[Key] = &[
         "restart",
         "what happens when a task ends: attempts, within, delay; or no, always, on-failure:N",
     ),
-    key("update", "how a new version replaces the old one: max_parallel, min_healthy"),
+    key(
+        "reschedule",
+        "what happens when its node has given up: attempts, within, delay from one placement to \
+         the next",
+    ),
+    key(
+        "update",
+        "how a new version replaces the old one: strategy, max_parallel, min_healthy, order, \
+         deadline, auto_revert",
+    ),
+    key(
+        "disconnect",
+        "what happens while its node and the servers don't hear each other: replace_after, \
+         stop_after",
+    ),
+    key("shutdown_delay", "from leaving the endpoints to the stop signal; 2s if absent"),
     key("tasks", "a map from name to task; for one task its keys may stand beside job instead"),
 ];
 
@@ -73,8 +92,13 @@ pub(super) const TASK: &[Key] = &[
     key("registry", "credentials for the image's registry: username, password"),
     key(
         "healthcheck",
-        "how its health is found out: http, tcp, command or Compose's test; interval, timeout, \
-         retries, start_period",
+        "whether it is alive, else it is restarted: http, tcp, grpc, command or Compose's test; \
+         interval, timeout, retries, successes, start_period",
+    ),
+    key(
+        "readiness",
+        "whether it can take traffic, else it leaves the endpoints: as healthcheck; as healthy as \
+         it is if absent",
     ),
     key("labels", "free-form marks of the container, as a map or a list of KEY=VALUE"),
 ];
@@ -114,13 +138,15 @@ pub(super) const REGISTRY: &[Key] = &[
 pub(super) const HEALTHCHECK: &[Key] = &[
     key("http", "a path: GET must answer 200 to 399"),
     key("tcp", "a port's name: it must take a connection"),
+    key("grpc", "a service's name, \"\" for the server: the gRPC health check must say SERVING"),
     key("command", "a command in the task: it must end with 0"),
     key("test", "Compose's forms: [CMD, …], [CMD-SHELL, …], a text for the shell, or NONE"),
     key("disable", "true: no check"),
-    key("port", "with http: the port's name; the only one if absent"),
-    key("interval", "time between checks; 5s if absent"),
+    key("port", "with http and grpc: the port's name; the only one if absent"),
+    key("interval", "time from the end of a check to the next; 5s if absent"),
     key("timeout", "a check that takes longer has failed; 2s if absent"),
-    key("retries", "failures in a row that make it unhealthy; 3 if absent"),
+    key("retries", "failures in a row that make it fail; 3 if absent"),
+    key("successes", "successes in a row that make it pass; 1 if absent"),
     key("start_period", "failures this soon after the start don't count; 0 if absent"),
 ];
 
@@ -139,13 +165,40 @@ pub(super) const RESTART: &[Key] = &[
     key("delay", "wait from the second restart on: 5s, or 1s..30s to double from one to the other"),
 ];
 
+/// Keys of `reschedule`.
+pub(super) const RESCHEDULE: &[Key] = &[
+    key("attempts", "times it is placed anew before it stays failed, or unlimited; 50 if absent"),
+    key("within", "time over which they are counted; 24h if absent"),
+    key("delay", "wait before each: 10s, or 5s..5m to double from one to the other"),
+];
+
+/// Keys of `disconnect`.
+pub(super) const DISCONNECT: &[Key] = &[
+    key("replace_after", "how long the replicas of a lost node are waited for; 0 if absent"),
+    key("stop_after", "how long they run on without a server; without end if absent"),
+];
+
 /// Keys of `update`.
 pub(super) const UPDATE: &[Key] = &[
-    key("max_parallel", "replicas replaced at the same time; 1 if absent"),
+    key("strategy", "rolling, canary or blue-green; rolling if absent"),
+    key_also("max_parallel", &["parallelism"], "replicas replaced at the same time; 1 if absent"),
     key(
         "min_healthy",
-        "how long a new one must be healthy before the next is replaced; 0 if absent",
+        "how long a new one must be ready before it counts; 0 if absent, 1s without any check",
     ),
+    key(
+        "order",
+        "start-first: the new one is ready before the old one stops; stop-first for what can't \
+         be there twice",
+    ),
+    key("deadline", "the longest time without progress before it has failed; 5m if absent"),
+    key("canary", "how many are replaced first; then strategy: canary need not be written"),
+    key(
+        "promote",
+        "what makes a canary or second set the one that counts: manual, auto, or a duration",
+    ),
+    key("keep_old", "with blue-green: how long the old set is kept running; 5m if absent"),
+    key("auto_revert", "whether a failure goes back to the last good version; true if absent"),
 ];
 
 /// Every key of a job file by the place it belongs to, for documentation and completion.
@@ -159,6 +212,8 @@ pub const KNOWN: &[(&str, &[Key])] = &[
     ("healthcheck", HEALTHCHECK),
     ("placement", PLACEMENT),
     ("restart", RESTART),
+    ("reschedule", RESCHEDULE),
+    ("disconnect", DISCONNECT),
     ("update", UPDATE),
 ];
 
@@ -248,6 +303,23 @@ const MEANT: &[(&str, &str)] = &[
     ("checks", "healthcheck"),
     ("health", "healthcheck"),
     ("healthcheck_test", "healthcheck.test"),
+    ("liveness", "healthcheck"),
+    ("livenessProbe", "healthcheck"),
+    ("readinessProbe", "readiness"),
+    ("readiness_check", "readiness"),
+    ("failure_threshold", "retries"),
+    ("success_threshold", "successes"),
+    ("success_before_passing", "successes"),
+    ("failures_before_critical", "retries"),
+    ("backoff_limit", "retries"),
+    ("reschedule_policy", "reschedule"),
+    ("replace", "disconnect.replace_after"),
+    ("lost_after", "disconnect.replace_after"),
+    ("stop_on_client_after", "disconnect.stop_after"),
+    ("failure_action", "auto_revert: true or false"),
+    ("auto_promote", "promote: auto"),
+    ("progress_deadline", "deadline"),
+    ("min_healthy_time", "min_healthy"),
     ("workdir", "working_dir"),
     ("grace_period", "stop_grace_period"),
     ("kill_timeout", "stop_grace_period"),
@@ -257,7 +329,6 @@ const MEANT: &[(&str, &str)] = &[
     ("update_config", "update beside job"),
     ("max_attempts", "attempts"),
     ("window", "within"),
-    ("parallelism", "max_parallel"),
     ("monitor", "min_healthy"),
     ("pull", "pull_policy"),
     ("force_pull", "pull_policy: always"),

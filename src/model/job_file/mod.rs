@@ -9,6 +9,7 @@ mod format;
 mod health;
 mod job;
 mod keys;
+mod policy;
 mod ports;
 mod reader;
 mod task;

@@ -77,7 +77,9 @@ pub(super) fn read(name: TaskName, fields: &Fields<'_>, report: &mut Report) -> 
     };
     let ports = fields.get("ports").map(|item| ports::read(&item, process, report));
     let ports = ports.unwrap_or_default();
-    let healthcheck = fields.get("healthcheck").and_then(|i| health::read(&i, &ports, report));
+    let mut check =
+        |key: &str| fields.get(key).and_then(|item| health::read(&item, &ports, report));
+    let (healthcheck, readiness) = (check("healthcheck"), check("readiness"));
     let (cap_add, cap_drop) = capabilities(fields, report);
     let grace = fields.one_of(report, &["stop_grace_period", "stop_grace"]);
     Some(TaskSpec {
@@ -90,6 +92,7 @@ pub(super) fn read(name: TaskName, fields: &Fields<'_>, report: &mut Report) -> 
             .map(|item| text_map(&item, Texts::Environment, report))
             .unwrap_or_default(),
         healthcheck,
+        readiness,
         ports,
         resources: resources(fields, report),
         volumes: volumes::read(

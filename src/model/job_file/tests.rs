@@ -4,12 +4,15 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::job::{
-    HealthCheck, JobKind, Probe, Protocol, PullPolicy, TaskRuntime, VolumeSource,
+    HealthCheck, JobKind, Probe, Promotion, Protocol, PullPolicy, TaskRuntime, UpdateOrder,
+    UpdateStrategy, VolumeSource,
 };
 use crate::model::name::PortName;
 use crate::model::time::Millis;
 
 /// The problems of a text as `line:column: field: message`.
+mod policies;
+
 fn problems(text: &str, format: Format) -> Vec<String> {
     match read(text, format) {
         Ok(jobs) => panic!("no problem in {text}\n{jobs:?}"),
@@ -41,7 +44,7 @@ placement:
   spread:  [ attr.zone ]
   max_per_node: 1
 restart:  { attempts: 3, within: 5m, delay: 1s..30s }
-update:   { max_parallel: 1, min_healthy: 5s }
+update:   { max_parallel: 1, canary: 1, min_healthy: 5s, deadline: 5m, auto_revert: true }
 "#;
 
 #[test]
@@ -58,6 +61,8 @@ fn the_example_of_the_documentation_reads() {
     assert_eq!(job.placement.max_per_node, Some(1));
     assert_eq!(job.restart.delay_max, Millis::from_secs(30));
     assert_eq!(job.update.min_healthy, Millis::from_secs(5));
+    let canary = UpdateStrategy::Canary { count: 1, promote: Promotion::Manual };
+    assert_eq!((job.update.strategy, job.update.auto_revert), (canary, true));
     let check = task.healthcheck.as_ref().unwrap();
     assert!(matches!(&check.probe, Probe::Http { path, .. } if path == "/health"));
 }
@@ -105,6 +110,7 @@ priority: 101
 
 #[test]
 fn each_mistake_is_told_at_its_place() {
+    let mut missed = Vec::new();
     // What stands after `job: a` and `image: b`, and what is said of it.
     for (text, said) in [
         ("x y: 1", "3:1: x y: unknown key \"x y\"; known here: job, project"),
@@ -218,6 +224,20 @@ fn each_mistake_is_told_at_its_place() {
             "3:38: healthcheck.interval: 1ms does not do; write 100ms to 1d",
         ),
         ("healthcheck: { command: a, retries: 0 }", "3:37: healthcheck.retries: \"0\" does not do"),
+        ("healthcheck: { command: a, successes: 0 }", "3:39: healthcheck.successes: \"0\" does"),
+        ("readiness: { interval: 5s }", "3:12: readiness: asks nothing; write one of http, tcp,"),
+        (
+            "readiness: { grpc: 'a b' }\nports: { a: 1 }",
+            "3:20: readiness.grpc: \"a b\" is no service; write its full name, as shop.Cart",
+        ),
+        (
+            "readiness: { grpc: '' }\nports: { a: 1, b: 2 }",
+            "3:12: readiness.port: is missing; the task has several",
+        ),
+        (
+            "healthcheck: { command: a, port: b }\nports: { b: 1 }",
+            "3:34: healthcheck.port: has no meaning here: it goes with http and grpc",
+        ),
         ("restart: { delay: 30s..1s }", "3:19: restart.delay: 30s is more than 1s"),
         ("restart: { delay: 1s..5 }", "3:19: restart.delay: \"5\" is no duration"),
         (
@@ -226,6 +246,84 @@ fn each_mistake_is_told_at_its_place() {
         ),
         ("restart: sometimes", "3:10: restart: \"sometimes\" is not known"),
         ("restart: always", "3:10: restart: always contradicts a batch job"),
+        ("reschedule: { attempts: 1 }", "3:13: reschedule: is for jobs that run on, and this is"),
+        (
+            "replicas: 1\nreschedule: { attempts: some }",
+            "4:25: reschedule.attempts: \"some\" does not do; write a whole number from 0 to 10000, \
+             or unlimited",
+        ),
+        (
+            "replicas: 1\nreschedule: { delay: 2m..1m }",
+            "4:22: reschedule.delay: 2m is more than 1m",
+        ),
+        ("disconnect: { stop_after: 0 }", "3:27: disconnect.stop_after: 0s does not do"),
+        ("disconnect: 5s", "3:13: disconnect: is a text; write a map of replace_after, stop_after"),
+        ("shutdown_delay: 1s", "3:17: shutdown_delay: is for jobs that others call"),
+        ("replicas_owner: me", "3:17: replicas_owner: goes with replicas"),
+        ("replicas: 1\nreplicas_owner: Me", "4:17: replicas_owner: 'M' can't stand"),
+        ("replicas: 1\nretries: 5", "4:10: retries: is for batch jobs"),
+        ("per: node\ncompletions: 5", "4:14: completions: is for batch jobs"),
+        ("replicas: 1\nparallelism: 5", "4:14: parallelism: is for batch jobs"),
+        ("completions: 0", "3:14: completions: \"0\" does not do"),
+        (
+            "completions: 2\nparallelism: 3",
+            "4:14: parallelism: 3 at the same time are more than completions: 2",
+        ),
+        ("parallelism: 3", "3:14: parallelism: one run is at most one at a time"),
+        (
+            "replicas: 2\nupdate: { canary: 0 }",
+            "4:19: update.canary: \"0\" does not do; write a whole number from 1",
+        ),
+        (
+            "replicas: 2\nupdate: { strategy: rolling, canary: 1 }",
+            "4:38: update.canary: contradicts strategy: rolling; keep one of the two",
+        ),
+        (
+            "replicas: 2\nupdate: { strategy: blue-green, canary: 1 }",
+            "4:41: update.canary: contradicts strategy: blue-green",
+        ),
+        (
+            "replicas: 2\nupdate: { strategy: bluegreen }",
+            "4:21: update.strategy: \"bluegreen\" is not known; did you mean \"blue-green\"?",
+        ),
+        ("replicas: 2\nupdate: { promote: auto }", "4:20: update.promote: has no meaning here"),
+        (
+            "replicas: 2\nupdate: { canary: 1, promote: later }",
+            "4:31: update.promote: \"later\" does not do; write manual, auto, or a duration",
+        ),
+        (
+            "replicas: 2\nupdate: { canary: 1, promote: 5 }",
+            "4:31: update.promote: \"5\" is no duration",
+        ),
+        (
+            "replicas: 2\nupdate: { canary: 1, keep_old: 5m }",
+            "4:32: update.keep_old: goes with strategy: blue-green",
+        ),
+        (
+            "replicas: 2\nupdate: { strategy: blue-green, order: stop-first }",
+            "4:40: update.order: stop-first contradicts blue-green",
+        ),
+        (
+            "replicas: 2\nupdate: { order: first }",
+            "4:18: update.order: \"first\" is not known; write one of start-first, stop-first",
+        ),
+        (
+            "per: node\nupdate: { order: start-first }",
+            "4:18: update.order: start-first contradicts per: node",
+        ),
+        (
+            "per: node\nupdate: { strategy: blue-green }",
+            "4:21: update.strategy: blue-green contradicts per: node",
+        ),
+        (
+            "replicas: 2\nupdate: { min_healthy: 6m }",
+            "4:24: update.min_healthy: no replica can have been ready for min_healthy (6m) before \
+             the deadline (5m) is over",
+        ),
+        (
+            "replicas: 2\nupdate: { max_parallel: 2, parallelism: 2 }",
+            "4:41: update.parallelism: says the same as update.max_parallel",
+        ),
         ("placement: { prefer: [{ a: 1, b: 2 }] }", "3:23: placement.prefer[0]: has 2 rules"),
         (
             "placement: { prefer: [{ attr.a: 101 }] }",
@@ -259,11 +357,11 @@ fn each_mistake_is_told_at_its_place() {
         ("tasks: [a]", "3:8: tasks: is a list; write a map from name to task"),
     ] {
         let found = problems(&format!("job: a\nimage: b\n{text}\n"), Format::Yaml);
-        assert!(
-            found.iter().any(|problem| problem.starts_with(said)),
-            "{text}\n{said}\n{found:#?}"
-        );
+        if !found.iter().any(|problem| problem.starts_with(said)) {
+            missed.push(format!("{text}\n{said}\n{found:#?}"));
+        }
     }
+    assert!(missed.is_empty(), "{}", missed.join("\n\n"));
 }
 
 #[test]
@@ -376,8 +474,8 @@ fn shapes_follow_from_their_keys() {
     for (keys, kind) in [
         ("replicas: 0", JobKind::Service { replicas: 0 }),
         ("per: node", JobKind::System),
-        ("timeout: 1h", JobKind::Batch { timeout: Some(Millis(3_600_000)) }),
-        ("labels: {}", JobKind::Batch { timeout: None }),
+        ("timeout: 1h", JobKind::once(Some(Millis(3_600_000)))),
+        ("labels: {}", JobKind::once(None)),
     ] {
         assert_eq!(one(&format!("job: a\nimage: b\n{keys}\n")).kind, kind);
     }
@@ -420,7 +518,7 @@ fn json_and_toml_say_the_same_as_yaml() {
         "placement": {"require": ["node.class == web", "attr.zone != c"],
             "prefer": [{"attr.disk == ssd": 50}], "spread": ["attr.zone"], "max_per_node": 1},
         "restart": {"attempts": 3, "within": "5m", "delay": "1s..30s"},
-        "update": {"max_parallel": 1, "min_healthy": "5s"}}]"#;
+        "update": {"max_parallel": 1, "canary": 1, "min_healthy": "5s", "deadline": "5m", "auto_revert": true}}]"#;
     let toml = r#"
 job = "web"
 project = "shop"
@@ -443,6 +541,7 @@ prefer = [{ "attr.disk == ssd" = 50 }]
 spread = ["attr.zone"]
 max_per_node = 1
 [update]
+canary = 1
 min_healthy = "5s"
 "#;
     let yaml = read(DESIGN, Format::Yaml).unwrap();
@@ -561,6 +660,13 @@ const PIECES: &[&str] = &[
     "-1",
     "1e999",
     "healthcheck",
+    "readiness",
+    "grpc",
+    "update",
+    "strategy",
+    "blue-green",
+    "promote",
+    "completions",
     "http",
     "/",
     "resources",

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::ports::choose_ports;
+use super::preempt::Books;
 use super::score::{self, Crowd};
-use super::{Ask, Refusals, refusal};
-use crate::model::allocation::AllocStatus;
+use super::{Ask, Refusal, Refusals, refusal};
 use crate::model::name::{JobId, NodeName};
 use crate::model::node::Node;
 use crate::state::{NodeUse, Placement, State};
@@ -17,23 +17,27 @@ const CANDIDATES_MAX: usize = 48;
 
 /// The nodes with what is in use on them, counting what this pass has placed.
 pub(crate) struct Fleet<'s> {
-    state: &'s State,
-    uses: BTreeMap<&'s NodeName, NodeUse>,
-    jobs: BTreeMap<&'s JobId, JobView<'s>>,
+    pub(super) state: &'s State,
+    pub(super) uses: BTreeMap<&'s NodeName, NodeUse>,
+    pub(super) jobs: BTreeMap<(&'s JobId, u64), JobView<'s>>,
+    /// Where room is being freed for a replica of this pass: what will be in use there in the end,
+    /// with that replica. Others must fit beside it as well.
+    pub(super) later: BTreeMap<&'s NodeName, NodeUse>,
+    pub(super) books: Books<'s>,
 }
 
 /// The fleet as one job sees it.
-struct JobView<'s> {
-    crowd: Crowd<'s>,
+pub(super) struct JobView<'s> {
+    pub(super) crowd: Crowd<'s>,
     /// Nodes that the job may use as far as only the job and the node matter.
-    groups: Vec<Group<'s>>,
+    pub(super) groups: Vec<Group<'s>>,
     /// What the others said.
     refusals: Refusals,
 }
 
 /// Nodes that are alike in everything that the job's wishes look at.
-struct Group<'s> {
-    nodes: Vec<&'s Node>,
+pub(super) struct Group<'s> {
+    pub(super) nodes: Vec<&'s Node>,
     /// Of the job's preferences.
     preference: f64,
 }
@@ -72,13 +76,67 @@ impl<'s> JobView<'s> {
 
 impl<'s> Fleet<'s> {
     pub(crate) fn new(state: &'s State) -> Self {
-        Self { state, uses: BTreeMap::new(), jobs: BTreeMap::new() }
+        Self {
+            state,
+            uses: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            later: BTreeMap::new(),
+            books: Books::default(),
+        }
     }
 
     /// Chooses node, ports and devices for `ask`, and counts them as used.
     pub(crate) fn place(&mut self, ask: &Ask<'s>) -> Result<Placement, Refusals> {
         let state = self.state;
-        let view = self.jobs.entry(ask.id).or_insert_with(|| JobView::new(state, ask));
+        let view =
+            self.jobs.entry((ask.id, ask.version)).or_insert_with(|| JobView::new(state, ask));
+        let left = ask.predecessor().filter(|previous| view.crowd.leave(state, previous));
+        let placed = self.find(ask).and_then(|node| self.settle(ask, node));
+        if placed.is_err()
+            && let Some(left) = left
+            && let Some(view) = self.jobs.get_mut(&(ask.id, ask.version))
+        {
+            view.crowd.stay(state, left);
+        }
+        placed
+    }
+
+    fn find(&mut self, ask: &Ask<'s>) -> Result<&'s Node, Refusals> {
+        let state = self.state;
+        let Some(view) = self.jobs.get(&(ask.id, ask.version)) else {
+            return Err(Refusals::default());
+        };
+        if let Some(name) = ask.node {
+            let node = state.node(name).ok_or_else(|| view.refusals.clone())?;
+            let used = self.uses.entry(name).or_insert_with(|| state.node_use(name));
+            return match refusal_now(ask, node, used, &view.crowd) {
+                None => Ok(node),
+                Some(refusal) => Err(Refusals::only(refusal)),
+            };
+        }
+        if let Some(home) = ask.home(state) {
+            let refused = |why| Refusals::only(Refusal::Data { node: home.clone(), why });
+            let node = state.node(home).ok_or_else(|| refused(None))?;
+            let used = self.uses.entry(home).or_insert_with(|| state.node_use(home));
+            let later = self.later.get(home);
+            let refusal = refusal_now(ask, node, used, &view.crowd)
+                .or_else(|| refusal::in_use(ask, node, later?, &view.crowd));
+            return match refusal {
+                None => Ok(node),
+                Some(refusal) => Err(refused(Some(Box::new(refusal)))),
+            };
+        }
+        if let Some(wish) = ask.wish()
+            && let Some(node) = state.node(wish)
+        {
+            let used = self.uses.entry(wish).or_insert_with(|| state.node_use(wish));
+            let later = self.later.get(wish);
+            let refused = refusal_now(ask, node, used, &view.crowd)
+                .or_else(|| refusal::in_use(ask, node, later?, &view.crowd));
+            if refused.is_none() {
+                return Ok(node);
+            }
+        }
         let mut refusals = view.refusals.clone();
         let mut best: Option<(f64, &'s Node)> = None;
         for (worth, group) in view.by_worth() {
@@ -90,12 +148,12 @@ impl<'s> Fleet<'s> {
             let mut seen = 0;
             // From another place for each replica, so that a large fleet fills evenly.
             for node in group.nodes[start..].iter().chain(&group.nodes[..start]).copied() {
-                if ask.node.is_some_and(|name| *name != node.name) {
-                    continue;
-                }
                 let used =
                     self.uses.entry(&node.name).or_insert_with(|| state.node_use(&node.name));
-                if let Some(refusal) = refusal::in_use(ask, node, used, &view.crowd) {
+                let later = self.later.get(&node.name);
+                let refused = refusal::in_use(ask, node, used, &view.crowd)
+                    .or_else(|| refusal::in_use(ask, node, later?, &view.crowd));
+                if let Some(refusal) = refused {
                     refusals.add(refusal);
                     continue;
                 }
@@ -106,8 +164,8 @@ impl<'s> Fleet<'s> {
                     continue;
                 }
                 let mut score = worth + score::node(ask.spec, node, used, &view.crowd);
-                if failed_on(ask, &node.name) {
-                    score -= score::FAILED_THERE;
+                if ask.is_better_elsewhere(&node.name) {
+                    score -= score::BETTER_ELSEWHERE;
                 }
                 // Equal scores: the first by name, so that a plan can be repeated.
                 let better = best.is_none_or(|(top, known)| {
@@ -122,20 +180,29 @@ impl<'s> Fleet<'s> {
                 }
             }
         }
-        let Some((_, node)) = best else { return Err(refusals) };
+        best.map(|(_, node)| node).ok_or(refusals)
+    }
+
+    /// Chooses ports and devices on the node, and counts all as used.
+    fn settle(&mut self, ask: &Ask<'s>, node: &'s Node) -> Result<Placement, Refusals> {
         let used = self.uses.entry(&node.name).or_default();
-        let ports = choose_ports(ask, node, used).map_err(|refusal| {
-            refusals.add(refusal);
-            refusals
-        })?;
-        let gpus: Vec<u32> = (0..node.resources.gpu)
-            .filter(|gpu| !used.gpus.contains(gpu))
-            .take(ask.spec.reserved().gpu as usize)
-            .collect();
-        used.resources = used.resources.plus(ask.spec.reserved());
-        used.ports.extend(ports.iter().zip(ask.spec.ports()).map(|(n, port)| (*n, port.protocol)));
-        used.gpus.extend(gpus.iter().copied());
-        view.crowd.add(node);
+        let mut taken = used.clone();
+        if let Some(later) = self.later.get(&node.name) {
+            taken.ports.extend(later.ports.iter().copied());
+            taken.gpus.extend(later.gpus.iter().copied());
+        }
+        let ports = choose_ports(ask, node, &taken).map_err(Refusals::only)?;
+        let gpus = free_gpus(ask, node, &taken);
+        let later = self.later.get_mut(&node.name);
+        for used in std::iter::once(used).chain(later) {
+            used.resources = used.resources.plus(ask.spec.reserved());
+            let ports = ports.iter().zip(ask.spec.ports());
+            used.ports.extend(ports.map(|(number, port)| (*number, port.protocol)));
+            used.gpus.extend(gpus.iter().copied());
+        }
+        if let Some(view) = self.jobs.get_mut(&(ask.id, ask.version)) {
+            view.crowd.add(node);
+        }
         Ok(Placement {
             job: ask.id.clone(),
             version: ask.version,
@@ -148,16 +215,32 @@ impl<'s> Fleet<'s> {
     }
 }
 
+/// As many devices as the job asks for, of those that are free.
+pub(super) fn free_gpus(ask: &Ask<'_>, node: &Node, used: &NodeUse) -> Vec<u32> {
+    (0..node.resources.gpu)
+        .filter(|gpu| !used.gpus.contains(gpu))
+        .take(ask.spec.reserved().gpu as usize)
+        .collect()
+}
+
+/// What keeps a replica off a node now.
+pub(super) fn refusal_now(
+    ask: &Ask<'_>,
+    node: &Node,
+    used: &NodeUse,
+    crowd: &Crowd<'_>,
+) -> Option<Refusal> {
+    refusal::before_use(ask.spec, node)
+        .or_else(|| refusal::in_use(ask, node, used, crowd))
+        .or_else(|| choose_ports(ask, node, used).err())
+}
+
 /// Whether the ports to choose may be too few; ports outside the range make it say so early.
 fn ports_are_tight(ask: &Ask<'_>, node: &Node, used: &NodeUse) -> bool {
     let (first, last) = node.port_range;
     let range = usize::from(last.saturating_sub(first)) + 1;
     let chosen = ask.spec.ports().filter(|port| port.host.is_none()).count();
     chosen > 0 && used.ports.len() + ask.spec.ports().count() > range
-}
-
-fn failed_on(ask: &Ask<'_>, node: &NodeName) -> bool {
-    ask.previous.is_some_and(|last| last.status == AllocStatus::Failed && last.node == *node)
 }
 
 /// Different for each replica and each try, the same for each look at the same state.

@@ -7,8 +7,10 @@ use std::path::Path;
 use super::Ask;
 use super::score::Crowd;
 use crate::model::job::{JobKind, JobSpec, VolumeSource};
+use crate::model::name::NodeName;
 use crate::model::node::{Node, NodeState};
 use crate::model::resources::ResourceKind;
+use crate::model::time::Timestamp;
 use crate::state::NodeUse;
 
 /// Why a node would not take a replica.
@@ -59,6 +61,25 @@ pub enum Refusal {
     MaxPerNode,
     /// It has its copy of the system job.
     HasCopy,
+    /// It was lost too often: new work waits until it has stayed for a while.
+    Probation {
+        /// When that is over.
+        until: Timestamp,
+    },
+    /// The replica is to leave it.
+    Leaving,
+    /// The replica's data is on this node, which would not take it.
+    Data {
+        /// The only node for the replica.
+        node: NodeName,
+        /// Why it would not take it; none if the cluster does not know it.
+        why: Option<Box<Refusal>>,
+    },
+    /// What is on its way out of this node leaves enough for the replica.
+    BeingFreed {
+        /// The node.
+        node: NodeName,
+    },
 }
 
 impl Refusal {
@@ -76,6 +97,34 @@ impl Refusal {
             Self::PortTaken { .. } | Self::NoPortFree => "port",
             Self::MaxPerNode => "max_per_node",
             Self::HasCopy => "has_copy",
+            Self::Probation { .. } => "probation",
+            Self::Leaving => "leaving",
+            Self::Data { .. } => "data",
+            Self::BeingFreed { .. } => "being_freed",
+        }
+    }
+
+    /// Whether it is all there is to say, of whatever number of nodes.
+    pub fn is_whole_story(&self) -> bool {
+        matches!(self, Self::Data { .. } | Self::BeingFreed { .. })
+    }
+
+    /// What the node does or is, after "which".
+    fn of_which(&self) -> String {
+        match self {
+            Self::NotReady { state: "left" } => "has left".to_owned(),
+            Self::NotReady { .. }
+            | Self::Draining
+            | Self::NotEligible
+            | Self::TooSmall { .. }
+            | Self::Probation { .. } => format!("is {self}"),
+            Self::Constraint { rule } => format!("breaks the constraint {rule}"),
+            Self::PortTaken { port } => format!("has port {port} taken"),
+            Self::MaxPerNode => "has as many as max_per_node allows".to_owned(),
+            Self::HasCopy => "has its copy".to_owned(),
+            Self::VolumeRoot { path } => format!("does not allow volume {path}"),
+            Self::Runtime { .. } | Self::Lacks { .. } | Self::NoPortFree => format!("has {self}"),
+            Self::Leaving | Self::Data { .. } | Self::BeingFreed { .. } => self.to_string(),
         }
     }
 }
@@ -95,6 +144,15 @@ impl fmt::Display for Refusal {
             Self::NoPortFree => f.write_str("no port free"),
             Self::MaxPerNode => f.write_str("max_per_node reached"),
             Self::HasCopy => f.write_str("has its copy"),
+            Self::Probation { until } => write!(f, "on probation until {}", until.time_of_day()),
+            Self::Leaving => f.write_str("it moves away from there"),
+            Self::Data { node, why: None } => {
+                write!(f, "its data is on {node}, which is no node of this cluster")
+            }
+            Self::Data { node, why: Some(why) } => {
+                write!(f, "its data is on {node}, which {}", why.of_which())
+            }
+            Self::BeingFreed { node } => write!(f, "it waits for room being freed on {node}"),
         }
     }
 }
@@ -104,6 +162,11 @@ impl fmt::Display for Refusal {
 pub struct Refusals(BTreeMap<Refusal, u32>);
 
 impl Refusals {
+    /// This one alone.
+    pub fn only(refusal: Refusal) -> Self {
+        Self(BTreeMap::from([(refusal, 1)]))
+    }
+
     /// Counts one.
     pub fn add(&mut self, refusal: Refusal) {
         *self.0.entry(refusal).or_default() += 1;
@@ -130,7 +193,10 @@ impl fmt::Display for Refusals {
         }
         for (i, (refusal, count)) in self.counts().into_iter().enumerate() {
             let comma = if i == 0 { "" } else { ", " };
-            write!(f, "{comma}{refusal}: {count}")?;
+            match refusal.is_whole_story() {
+                true => write!(f, "{comma}{refusal}")?,
+                false => write!(f, "{comma}{refusal}: {count}")?,
+            }
         }
         Ok(())
     }
@@ -171,6 +237,9 @@ pub(super) fn before_use(spec: &JobSpec, node: &Node) -> Option<Refusal> {
     if !node.eligible {
         return Some(Refusal::NotEligible);
     }
+    if let Some(until) = node.probation_until {
+        return Some(Refusal::Probation { until });
+    }
     refusal_when_empty(spec, node)
 }
 
@@ -181,6 +250,9 @@ pub(super) fn in_use(
     used: &NodeUse,
     crowd: &Crowd<'_>,
 ) -> Option<Refusal> {
+    if ask.avoid() == Some(&node.name) {
+        return Some(Refusal::Leaving);
+    }
     let here = crowd.on(&node.name);
     if ask.spec.kind == JobKind::System && here > 0 {
         return Some(Refusal::HasCopy);

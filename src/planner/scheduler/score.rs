@@ -1,29 +1,48 @@
 //! What draws a replica to a node. Each part lies between -1 and 1 before its weight.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::model::allocation::Allocation;
 use crate::model::constraint::Subject;
 use crate::model::job::JobSpec;
-use crate::model::name::{JobId, NodeName};
+use crate::model::name::{AllocId, JobId, NodeName};
 use crate::model::node::Node;
 use crate::model::resources::Resources;
 use crate::state::{NodeUse, State};
 
-/// Where the replicas of one job are.
+/// Where the replicas of one job are, and will be: those on their way out don't count where
+/// something is spread evenly.
 pub(super) struct Crowd<'s> {
     nodes: BTreeMap<NodeName, u32>,
     total: u32,
     /// For each subject that the job spreads over: how many are on nodes with each value.
     spread: Vec<(&'s Subject, BTreeMap<Option<String>, u32>)>,
+    /// Allocations that are counted.
+    counted: BTreeSet<AllocId>,
 }
 
 impl<'s> Crowd<'s> {
     pub(super) fn new(state: &State, job: &JobId, spec: &'s JobSpec) -> Self {
         let spread = spec.placement.spread.iter().map(|subject| (subject, BTreeMap::new()));
-        let mut crowd = Self { nodes: BTreeMap::new(), total: 0, spread: spread.collect() };
-        for alloc in state.allocs_of(job).filter(|alloc| !alloc.ended()) {
-            if let Some(node) = state.node(&alloc.node) {
+        let mut crowd = Self {
+            nodes: BTreeMap::new(),
+            total: 0,
+            spread: spread.collect(),
+            counted: BTreeSet::new(),
+        };
+        let live = || state.allocs_of(job).filter(|alloc| !alloc.ended());
+        let replaced: BTreeSet<AllocId> =
+            live().filter(|alloc| alloc.wanted()).filter_map(|alloc| alloc.previous).collect();
+        // Where two may not be there at once, one on its way out holds its place on the node.
+        let overlap = state.job(job).is_some_and(|job| job.lets_overlap());
+        for alloc in live() {
+            let leaves = !alloc.wanted() || alloc.moving.is_some() || replaced.contains(&alloc.id);
+            let Some(node) = state.node(&alloc.node) else { continue };
+            if !leaves {
+                crowd.counted.insert(alloc.id);
                 crowd.add(node);
+            } else if !overlap {
+                *crowd.nodes.entry(node.name.clone()).or_default() += 1;
             }
         }
         crowd
@@ -34,6 +53,30 @@ impl<'s> Crowd<'s> {
         self.total += 1;
         for (subject, counts) in &mut self.spread {
             *counts.entry(subject.of(node).map(str::to_owned)).or_default() += 1;
+        }
+    }
+
+    /// Counts one out whose successor is being placed; whether it was counted.
+    pub(super) fn leave(&mut self, state: &State, alloc: &Allocation) -> bool {
+        let Some(node) = state.node(&alloc.node) else { return false };
+        if !self.counted.remove(&alloc.id) {
+            return false;
+        }
+        let less = |count: &mut u32| *count = count.saturating_sub(1);
+        self.nodes.entry(node.name.clone()).and_modify(less);
+        self.total = self.total.saturating_sub(1);
+        for (subject, counts) in &mut self.spread {
+            counts.entry(subject.of(node).map(str::to_owned)).and_modify(less);
+        }
+        true
+    }
+
+    /// Counts one in again whose successor found no place.
+    pub(super) fn stay(&mut self, state: &State, alloc: &Allocation) {
+        if let Some(node) = state.node(&alloc.node)
+            && self.counted.insert(alloc.id)
+        {
+            self.add(node);
         }
     }
 
@@ -51,8 +94,8 @@ impl<'s> Crowd<'s> {
     }
 }
 
-/// Taken off a node on which the replica before this one failed.
-pub(super) const FAILED_THERE: f64 = 4.0;
+/// Taken off a node on which the replica before this one failed, or which it was to leave.
+pub(super) const BETTER_ELSEWHERE: f64 = 4.0;
 
 /// The most that [`node`] comes to.
 pub(super) const NODE_MAX: f64 = 1.0;

@@ -6,13 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::allocation::{AllocReport, AllocStatus, Assignment, Health, StopReason};
-use crate::model::job::{
-    JobKind, JobSpec, Placement as PlacementRules, RestartPolicy, TaskRuntime, TaskSpec,
-    UpdatePolicy,
-};
+use crate::model::job::{JobKind, JobSpec, TaskRuntime, TaskSpec};
 use crate::model::name::JobId;
 use crate::model::node::{Node, NodeState};
-use crate::model::resources::ResourceRequest;
 use crate::model::time::Timestamp;
 use crate::state::{Command, Placement, Placements, Stamp};
 
@@ -24,35 +20,14 @@ fn node_name() -> NodeName {
 
 fn job_spec(command: &str) -> Arc<JobSpec> {
     let task = TaskSpec {
-        name: "web".parse().expect("a valid name"),
-        runtime: TaskRuntime::Process,
-        entrypoint: None,
         command: vec![command.to_owned()],
-        environment: BTreeMap::new(),
-        ports: Vec::new(),
-        resources: ResourceRequest::default(),
-        volumes: Vec::new(),
-        user: None,
-        working_dir: None,
-        stop_signal: None,
-        stop_grace: TaskSpec::stop_grace_default(),
-        cap_add: Vec::new(),
-        cap_drop: Vec::new(),
-        read_only: false,
-        healthcheck: None,
-        labels: BTreeMap::new(),
+        ..TaskSpec::new("web".parse().expect("a valid name"), TaskRuntime::Process)
     };
-    Arc::new(JobSpec {
-        project: Default::default(),
-        name: "web".parse().expect("a valid name"),
-        kind: JobKind::Service { replicas: REPLICAS },
-        priority: 50,
-        labels: BTreeMap::new(),
-        tasks: vec![task],
-        placement: PlacementRules::default(),
-        restart: RestartPolicy::default(),
-        update: UpdatePolicy::default(),
-    })
+    Arc::new(JobSpec::new(
+        "web".parse().expect("a valid name"),
+        JobKind::Service { replicas: REPLICAS },
+        vec![task],
+    ))
 }
 
 /// The cluster's state with a log that goes on.
@@ -115,6 +90,7 @@ impl Cluster {
                     generation: u64::MAX,
                     status: *status,
                     health: Health::Unknown,
+                    ready: false,
                     tasks: BTreeMap::new(),
                     message: String::new(),
                 };

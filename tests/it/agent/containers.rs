@@ -1,5 +1,7 @@
 //! The agent with the real engine.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use orch::agent::RuntimeChoice;
@@ -9,6 +11,8 @@ use orch::model::time::Millis;
 use orch::rpc::v1::session_frame::Frame;
 use orch::rpc::v1::session_request::Kind;
 use orch::rpc::v1::{ExecRequest, LogsRequest, SessionFrame, SessionRequest, StdinEnd};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::leader::Leader;
 use super::{Agent, batch, free_port, image, log_of, next, service, shell, task};
@@ -60,6 +64,7 @@ async fn a_container_has_all_that_its_task_asks_for() {
         interval: HealthCheck::interval_default(),
         timeout: HealthCheck::timeout_default(),
         retries: 3,
+        successes: 1,
         start_period: Millis(0),
     });
     let mut order = service(1, vec![web]);
@@ -257,7 +262,7 @@ async fn logs_are_followed_and_commands_run_inside() {
     leader.order(&[service(1, vec![task("web", image(name), shell(script))])], &[], &[]).await;
     let report = leader.report_that(1, "running", running).await;
 
-    let logs = LogsRequest { follow: true, tail: None, since: 0 };
+    let logs = LogsRequest { follow: true, ..LogsRequest::default() };
     let request = SessionRequest { alloc: 1, kind: Some(Kind::Logs(logs)), ..Default::default() };
     let mut ends = leader.open(1, request).await;
     let mut lines: Vec<String> = Vec::new();
@@ -336,6 +341,7 @@ async fn what_fails_its_checks_is_started_again() {
             interval: Millis(200),
             timeout: Millis(5000),
             retries: 2,
+            successes: 1,
             start_period: Millis(0),
         });
     }
@@ -375,18 +381,46 @@ async fn a_throw_away_agent_leaves_nothing_behind() {
 struct Door {
     socket: std::path::PathBuf,
     open: Option<tokio::task::JoinHandle<()>>,
+    /// Who asks finds the line cut; who listens to events goes on.
+    cuts: Arc<AtomicBool>,
+    cut: Arc<AtomicUsize>,
 }
 
 impl Door {
+    fn at(dir: &std::path::Path) -> Self {
+        Self { socket: dir.join("socket"), open: None, cuts: Arc::default(), cut: Arc::default() }
+    }
+
     fn open(&mut self) {
         let listener = tokio::net::UnixListener::bind(&self.socket).unwrap();
+        let (cuts, cut) = (self.cuts.clone(), self.cut.clone());
         self.open = Some(tokio::spawn(async move {
             let mut lines = tokio::task::JoinSet::new();
-            while let Ok((mut near, _)) = listener.accept().await {
+            while let Ok((near, _)) = listener.accept().await {
+                let (cuts, cut) = (cuts.clone(), cut.clone());
                 lines.spawn(async move {
-                    let mut far =
+                    let far =
                         tokio::net::UnixStream::connect("/var/run/docker.sock").await.unwrap();
-                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    let (mut ask, mut answer) = near.into_split();
+                    let (mut answers, mut asked) = far.into_split();
+                    let back = tokio::io::copy(&mut answers, &mut answer);
+                    let forth = async {
+                        let mut piece = vec![0; 64 << 10];
+                        while let Ok(read @ 1..) = ask.read(&mut piece).await {
+                            let listens = piece[..read].starts_with(b"GET /events");
+                            if !listens && cuts.load(Ordering::SeqCst) {
+                                cut.fetch_add(1, Ordering::SeqCst);
+                                return;
+                            }
+                            if asked.write_all(&piece[..read]).await.is_err() {
+                                return;
+                            }
+                        }
+                    };
+                    tokio::select! {
+                        _ = back => {}
+                        () = forth => {}
+                    }
                 });
             }
         }));
@@ -405,7 +439,7 @@ async fn an_engine_may_come_late_and_go_for_a_while() {
     let name = need_image();
     let leader = Leader::start().await;
     let dir = tempfile::tempdir().unwrap();
-    let mut door = Door { socket: dir.path().join("socket"), open: None };
+    let mut door = Door::at(dir.path());
     let _agent = Agent::start_with(&leader, RuntimeChoice::Auto, |config| {
         config.docker_socket = Some(door.socket.display().to_string());
     });
@@ -429,4 +463,31 @@ async fn an_engine_may_come_late_and_go_for_a_while() {
         })
         .await;
     assert_eq!(leader.hellos().len(), 2, "a short absence is no news");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_gives_no_answer_once_is_asked_again_soon() {
+    let name = need_image();
+    let leader = Leader::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut door = Door::at(dir.path());
+    door.open();
+    let _agent = Agent::start_with(&leader, RuntimeChoice::Docker, |config| {
+        config.docker_socket = Some(door.socket.display().to_string());
+    });
+    let order = service(1, vec![task("web", image(name), shell("while :; do sleep 0.1; done"))]);
+    leader.order(&[order], &[], &[]).await;
+    let before = leader.report_that(1, "running", running).await;
+    door.cuts.store(true, Ordering::SeqCst);
+    docker(&["kill", &id_of(&before)]).unwrap();
+    crate::support::wait_until("a question that is not answered", crate::support::SHORT, || {
+        if door.cut.load(Ordering::SeqCst) > 0 { Ok(()) } else { Err("none yet".to_owned()) }
+    });
+    door.cuts.store(false, Ordering::SeqCst);
+    // Long before the next look at everything.
+    let again = leader.report_that(1, "running again", |report| {
+        running(report) && report.tasks.values().all(|task| task.restarts == 1)
+    });
+    tokio::time::timeout(Duration::from_secs(12), again).await.unwrap();
+    assert_eq!(leader.hellos().len(), 1, "the node has an engine all the time");
 }

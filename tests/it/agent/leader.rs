@@ -26,6 +26,8 @@ pub const CLUSTER: u64 = 0xc1;
 struct Inner {
     hellos: Vec<(Hello, NodeSpec)>,
     reports: BTreeMap<u64, AllocReport>,
+    /// Reports on each allocation so far.
+    said: BTreeMap<u64, usize>,
     goodbyes: usize,
     heartbeats: usize,
     sync: Sync,
@@ -92,6 +94,11 @@ impl Leader {
         self.inner().leader = Some(leader.to_string());
     }
 
+    /// Takes agents in once more.
+    pub fn lead(&self) {
+        self.inner().leader = None;
+    }
+
     pub fn set_term(&self, term: u64) {
         self.inner().term = term;
     }
@@ -105,6 +112,14 @@ impl Leader {
         self.inner().sync.run = run.iter().map(packed).collect();
     }
 
+    /// What an agent that attaches from now on is told to stop.
+    pub fn assign_stops(&self, stop: &[(u64, u64)]) {
+        let stop = stop
+            .iter()
+            .map(|(alloc, generation)| StopOrder { alloc: *alloc, generation: *generation });
+        self.inner().sync.stop = stop.collect();
+    }
+
     pub fn hellos(&self) -> Vec<(Hello, NodeSpec)> {
         self.inner().hellos.clone()
     }
@@ -115,6 +130,10 @@ impl Leader {
 
     pub fn report(&self, alloc: u64) -> Option<AllocReport> {
         self.inner().reports.get(&alloc).cloned()
+    }
+
+    pub fn said(&self, alloc: u64) -> usize {
+        self.inner().said.get(&alloc).copied().unwrap_or_default()
     }
 
     pub fn forget_reports(&self) {
@@ -188,6 +207,11 @@ impl Leader {
         self.wait("heartbeats", probe).await;
     }
 
+    /// Heartbeats so far.
+    pub fn heard(&self) -> usize {
+        self.inner().heartbeats
+    }
+
     pub async fn goodbye(&self) {
         self.wait("goodbye", |inner| (inner.goodbyes > 0).then_some(())).await;
     }
@@ -203,6 +227,13 @@ type Answers<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>
 
 #[tonic::async_trait]
 impl Agents for Service {
+    async fn usage(
+        &self,
+        _: Request<orch::rpc::v1::UsageRequest>,
+    ) -> Result<Response<orch::rpc::v1::UsageReply>, Status> {
+        Err(Status::unimplemented("no server asks this one"))
+    }
+
     type AttachStream = Answers<ToAgent>;
     type SessionStream = Answers<SessionFrame>;
     type RelayStream = Answers<SessionFrame>;
@@ -253,6 +284,7 @@ impl Agents for Service {
                         from_agent::Message::Reports(reports) => {
                             for report in &reports.reports {
                                 let report: AllocReport = rpc::unpack(report).unwrap();
+                                *inner.said.entry(report.id.0).or_default() += 1;
                                 inner.reports.insert(report.id.0, report);
                             }
                             let ack = ReportsAck { sequence: reports.sequence };

@@ -1,7 +1,9 @@
 //! The agent against a leader that says what each test says: with the real engine and real
 //! processes.
 
+mod checks;
 mod containers;
+mod leaving;
 mod leader;
 mod line;
 mod processes;
@@ -108,23 +110,9 @@ pub fn shell(script: &str) -> Vec<String> {
 
 pub fn task(name: &str, runtime: TaskRuntime, command: Vec<String>) -> TaskSpec {
     TaskSpec {
-        name: name.parse().unwrap(),
-        runtime,
-        entrypoint: None,
         command,
-        environment: Default::default(),
-        ports: Vec::new(),
-        resources: Default::default(),
-        volumes: Vec::new(),
-        user: None,
-        working_dir: None,
-        stop_signal: None,
         stop_grace: orch::model::time::Millis(2000),
-        cap_add: Vec::new(),
-        cap_drop: Vec::new(),
-        read_only: false,
-        healthcheck: None,
-        labels: Default::default(),
+        ..TaskSpec::new(name.parse().unwrap(), runtime)
     }
 }
 
@@ -133,17 +121,7 @@ pub fn image(name: &str) -> TaskRuntime {
 }
 
 pub fn service(id: u64, tasks: Vec<TaskSpec>) -> Assignment {
-    let spec = JobSpec {
-        project: Default::default(),
-        name: "web".parse().unwrap(),
-        kind: JobKind::Service { replicas: 1 },
-        priority: 50,
-        labels: Default::default(),
-        tasks,
-        placement: Default::default(),
-        restart: Default::default(),
-        update: Default::default(),
-    };
+    let spec = JobSpec::new("web".parse().unwrap(), JobKind::Service { replicas: 1 }, tasks);
     Assignment {
         id: AllocId(id),
         version: 1,
@@ -155,7 +133,7 @@ pub fn service(id: u64, tasks: Vec<TaskSpec>) -> Assignment {
 
 pub fn batch(id: u64, tasks: Vec<TaskSpec>) -> Assignment {
     let mut assignment = service(id, tasks);
-    Arc::make_mut(&mut assignment.spec).kind = JobKind::Batch { timeout: None };
+    Arc::make_mut(&mut assignment.spec).kind = JobKind::once(None);
     assignment
 }
 

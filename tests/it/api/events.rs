@@ -93,6 +93,9 @@ async fn a_stream_of_a_job_has_that_job_s_events() {
     assert_eq!((kind.as_str(), row["change"].as_str()), ("job", Some("created")));
     assert_eq!(row["index"].as_u64(), id);
     let (kind, _, row) = stream.next().await.unwrap();
+    assert_eq!((kind.as_str(), row["change"].as_str()), ("deployment", Some("started")));
+    assert_eq!(row["deployment"], "d2");
+    let (kind, _, row) = stream.next().await.unwrap();
     assert_eq!((kind.as_str(), row["change"].as_str()), ("allocation", Some("placed")));
     assert_eq!((row["job"].as_str(), row["node"].as_str()), (Some("web"), Some("n1")));
 }

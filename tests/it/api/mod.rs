@@ -1,6 +1,10 @@
 //! The API over a real state, without a process: one server on a temporary directory, agents
 //! that are made up.
 
+mod aloud;
+mod deployments;
+mod drain;
+mod endpoints;
 mod events;
 mod requests;
 mod routes;
@@ -25,8 +29,8 @@ use orch::model::resources::Resources;
 use orch::model::time::Millis;
 use orch::observe::metrics::Metrics;
 use orch::planner::{Inputs, Scope, plan};
-use orch::rpc::v1::{NodeStats, SessionFrame, SessionRequest};
-use orch::server::{Session, SessionError};
+use orch::rpc::v1::{AllocUsage, NodeStats, SessionFrame, SessionRequest};
+use orch::server::{NodeInfo, Session, SessionError, Usage};
 use orch::state::{Command, State};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -72,9 +76,25 @@ impl Agents for MadeUpAgents {
         .boxed()
     }
 
-    fn node_stats(&self, node: &NodeName) -> Option<NodeStats> {
-        assert_ne!(node.as_str(), "panic", "as a test asked for");
-        Some(NodeStats { memory_used: 5, ..NodeStats::default() })
+    fn usage<'a>(&'a self, node: Option<&'a NodeName>) -> BoxFuture<'a, Option<Usage>> {
+        assert_ne!(node.map(NodeName::as_str), Some("panic"), "as a test asked for");
+        let allocs = [(1, 0.5), (2, 1.5)];
+        let allocs = allocs.map(|(alloc, cpu)| AllocUsage {
+            alloc,
+            cpu,
+            memory: 7,
+            ..AllocUsage::default()
+        });
+        let stats = NodeStats { memory_used: 5, allocs: allocs.into(), ..NodeStats::default() };
+        let info = |silent| NodeInfo {
+            stats: Some(stats.clone()),
+            silent: Millis(silent),
+            connected: true,
+        };
+        let nodes = [("n1", 100), ("n2", 60_000)];
+        let nodes = nodes.map(|(name, silent)| (name.parse().unwrap(), info(silent)));
+        let usage = Usage { heartbeat: Millis(2000), nodes: nodes.into() };
+        async move { Some(usage) }.boxed()
     }
 }
 
@@ -193,6 +213,7 @@ impl TestApi {
                 generation: alloc.grant.generation,
                 status: AllocStatus::Running,
                 health: Health::Healthy,
+                ready: true,
                 tasks: spec.tasks.iter().map(|t| (t.name.clone(), task.clone())).collect(),
                 message: String::new(),
             };
@@ -270,4 +291,6 @@ impl Reply {
     }
 }
 
-const WEB: &str = "job: web\nreplicas: 2\nimage: nginx:1\nports: { http: 80 }\n";
+/// Without a time for which a replica must have been ready: these tests have no patience.
+const WEB: &str =
+    "job: web\nreplicas: 2\nimage: nginx:1\nports: { http: 80 }\nupdate: { min_healthy: 0s }\n";

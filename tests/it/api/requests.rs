@@ -66,7 +66,10 @@ async fn a_job_from_submission_to_its_end() {
     let old = api.get("/v1/jobs/web/spec?version=1").await.ok().value();
     assert_eq!(
         old,
-        json!({ "job": "web", "project": "default", "replicas": 2, "image": "nginx:1", "ports": { "http": 80 } })
+        json!({
+            "job": "web", "project": "default", "replicas": 2, "image": "nginx:1",
+            "ports": { "http": 80 }, "update": { "max_parallel": 1, "min_healthy": "0ms" }
+        })
     );
 
     let node = api.get("/v1/nodes/n1").await.ok().value();

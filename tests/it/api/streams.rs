@@ -3,7 +3,10 @@
 use futures::{SinkExt, StreamExt};
 use orch::rpc::v1::session_frame::Frame;
 use orch::rpc::v1::session_request::Kind;
-use orch::rpc::v1::{Exit, LogLine, LogLines, SessionFrame};
+use orch::rpc::v1::{
+    Exit, FilesAction, LogCursor, LogLine, LogLines, Opened as Connected, SessionError,
+    SessionFrame, StdoutEnd,
+};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -109,6 +112,105 @@ async fn a_followed_job_shows_copies_that_come_later() {
 }
 
 #[tokio::test]
+async fn followed_output_goes_on_where_it_was_when_an_agent_is_back() {
+    let mut api = with_web().await;
+    let path = "/v1/jobs/web/logs?follow=true&tail=3&index=0&grep=x&ignore_case=true";
+    let request = TestApi::request("GET", path, &[], axum::body::Body::empty());
+    let response = api.answer(request).await;
+    let mut body = response.into_body().into_data_stream();
+    let first = within(api.sessions.recv()).await.unwrap();
+    let Some(Kind::Logs(asked)) = &first.request.kind else { panic!("no logs") };
+    assert_eq!((asked.tail, asked.grep.as_str(), asked.ignore_case), (Some(3), "x", true));
+    assert!(asked.after.is_empty());
+    print(&first, &[(4, "out"), (5, "err"), (8, "out")]).await;
+    let chunk = within(body.next()).await.unwrap().unwrap();
+    assert_eq!(chunk.iter().filter(|byte| **byte == b'\n').count(), 3);
+    let error = SessionError { code: "unreachable".into(), message: "n1 went away".into() };
+    first.feed.send(frame(Frame::Error(error))).await.unwrap();
+    let chunk = within(body.next()).await.unwrap().unwrap();
+    let line: Value = serde_json::from_slice(&chunk).unwrap();
+    assert!(line["note"].as_str().unwrap().contains("n1 went away"), "{line}");
+    assert!(line["error"].is_null(), "{line}");
+    let again = within(api.sessions.recv()).await.unwrap();
+    let Some(Kind::Logs(asked)) = &again.request.kind else { panic!("no logs") };
+    assert_eq!((asked.tail, asked.grep.as_str()), (None, "x"));
+    let cursor = LogCursor { task: "web".into(), stdout: 8, stderr: 5 };
+    assert_eq!(asked.after, [cursor]);
+    print(&again, &[(9, "more")]).await;
+    let chunk = within(body.next()).await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&chunk).contains("\"more\""), "{chunk:?}");
+}
+
+#[tokio::test]
+async fn files_go_both_ways_as_streams() {
+    let mut api = with_web().await;
+    let get = |path: &str| TestApi::request("GET", path, &[], axum::body::Body::empty());
+    let router = api.router.clone();
+    let (response, ()) = futures::join!(
+        tower::ServiceExt::oneshot(router.clone(), get("/v1/allocations/a1/files?path=/etc")),
+        async {
+            let opened = within(api.sessions.recv()).await.unwrap();
+            let Some(Kind::Files(asked)) = &opened.request.kind else { panic!("no files") };
+            assert_eq!((asked.path.as_str(), asked.action()), ("/etc", FilesAction::Read));
+            opened.feed.send(frame(Frame::Stdout("one".into()))).await.unwrap();
+            opened.feed.send(frame(Frame::Stdout("two".into()))).await.unwrap();
+            end(opened).await;
+        }
+    );
+    let response = response.unwrap();
+    assert_eq!(response.headers()["content-type"], "application/x-tar");
+    let body = within(axum::body::to_bytes(response.into_body(), usize::MAX)).await.unwrap();
+    assert_eq!(body, "onetwo");
+
+    // What breaks off is never whole.
+    let (response, ()) = futures::join!(
+        tower::ServiceExt::oneshot(router.clone(), get("/v1/allocations/a1/files?path=/etc")),
+        async {
+            let opened = within(api.sessions.recv()).await.unwrap();
+            opened.feed.send(frame(Frame::Stdout("one".into()))).await.unwrap();
+        }
+    );
+    let body = within(axum::body::to_bytes(response.unwrap().into_body(), usize::MAX)).await;
+    assert!(body.is_err());
+
+    let put = TestApi::request(
+        "PUT",
+        "/v1/allocations/a1/files?path=/srv",
+        &[("content-type", "application/x-tar")],
+        axum::body::Body::from(vec![7; 200_000]),
+    );
+    let (response, ()) = futures::join!(tower::ServiceExt::oneshot(router.clone(), put), async {
+        let mut opened = within(api.sessions.recv()).await.unwrap();
+        opened.feed.send(frame(Frame::Opened(Connected {}))).await.unwrap();
+        let mut length = 0;
+        loop {
+            match within(opened.heard.recv()).await.unwrap().frame.unwrap() {
+                Frame::Stdin(bytes) => length += bytes.len(),
+                Frame::StdinEnd(_) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(length, 200_000);
+        end(opened).await;
+    });
+    assert_eq!(response.unwrap().status(), 204);
+    let refused = SessionError { code: "not_found".into(), message: "there is no /no".into() };
+    let (response, ()) = futures::join!(
+        tower::ServiceExt::oneshot(router, get("/v1/allocations/a2/files?path=/no&look=true")),
+        async {
+            let opened = within(api.sessions.recv()).await.unwrap();
+            opened.feed.send(frame(Frame::Error(refused))).await.unwrap();
+        }
+    );
+    assert_eq!(response.unwrap().status(), 404);
+    api.get("/v1/allocations/a9/files?path=/x").await.problem(404, "not_found");
+    api.get("/v1/allocations/a1/files").await.problem(400, "bad_request");
+    api.send("PUT", "/v1/allocations/a1/files?path=/x", &[], "x")
+        .await
+        .problem(415, "unsupported_media_type");
+}
+
+#[tokio::test]
 async fn what_has_no_output_says_so() {
     let api = TestApi::start().await;
     api.submit(WEB).await.ok();
@@ -154,6 +256,44 @@ async fn a_command_runs_both_ways_over_a_socket() {
         }
     }
     assert_eq!(messages, [&b"\x01out"[..], b"\x02err", b"\x04{\"code\":7}"]);
+}
+
+#[tokio::test]
+async fn a_port_is_a_socket_with_two_ends() {
+    let mut api = with_web().await;
+    let address = api.serve().await;
+    let url = format!("ws://{address}/v1/allocations/a1/forward?port=http");
+    let connect = tokio_tungstenite::connect_async(url);
+    let (connected, mut opened) = futures::join!(within(connect), async {
+        let opened = within(api.sessions.recv()).await.unwrap();
+        let Some(Kind::Forward(asked)) = &opened.request.kind else { panic!("no port") };
+        assert_eq!((asked.port, asked.name.as_str()), (0, "http"));
+        opened.feed.send(frame(Frame::Opened(Connected {}))).await.unwrap();
+        opened
+    });
+    let (mut socket, _) = connected.unwrap();
+    for message in [&b"\0ping"[..], b"\0"] {
+        socket.send(Message::Binary(message.into())).await.unwrap();
+    }
+    let heard = within(opened.heard.recv()).await.unwrap().frame.unwrap();
+    assert!(matches!(&heard, Frame::Stdin(bytes) if bytes.as_ref() == b"ping"), "{heard:?}");
+    let heard = within(opened.heard.recv()).await.unwrap().frame.unwrap();
+    assert!(matches!(&heard, Frame::StdinEnd(_)), "{heard:?}");
+    opened.feed.send(frame(Frame::Stdout(b"pong"[..].into()))).await.unwrap();
+    opened.feed.send(frame(Frame::StdoutEnd(StdoutEnd {}))).await.unwrap();
+    end(opened).await;
+    let mut messages = Vec::new();
+    while let Some(Ok(message)) = within(socket.next()).await {
+        if message.is_binary() {
+            messages.push(message.into_data().to_vec());
+        }
+    }
+    assert_eq!(messages, [&b"\x01pong"[..], b"\x01", b"\x04{\"code\":0}"]);
+    for bad in ["0", "70000", "No", ""] {
+        api.get(&format!("/v1/allocations/a1/forward?port={bad}"))
+            .await
+            .problem(400, "bad_request");
+    }
 }
 
 #[tokio::test]

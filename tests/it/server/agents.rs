@@ -5,9 +5,11 @@ use std::time::Duration;
 use orch::model::allocation::AllocStatus;
 use orch::model::name::JobId;
 use orch::model::node::NodeState;
+use orch::model::time::Millis;
 use orch::rpc::v1;
 use orch::rpc::v1::agents_client::AgentsClient;
 use orch::rpc::v1::{from_agent, to_agent};
+use orch::server::Config;
 use orch::state::{Command, codec};
 use tonic::Code;
 use tonic::transport::Endpoint;
@@ -35,7 +37,7 @@ async fn a_job_is_ordered_reported_and_stopped() {
     assert_eq!((order.version, order.index), (1, 0));
     let sequence = agent.report(&[running(&order)]).await;
     agent.acknowledged(sequence).await;
-    server.state(|state| state.alloc(order.id).is_some_and(|alloc| alloc.healthy())).await;
+    server.state(|state| state.alloc(order.id).is_some_and(|alloc| alloc.available())).await;
     assert_eq!(server.metrics.scheduler_placed.get(), 1);
 
     server.propose(Command::StopJob { job: web(), purge: true }).await;
@@ -94,12 +96,47 @@ async fn heartbeats_are_answered_and_kept_out_of_the_log() {
     agent.say(from_agent::Message::Heartbeat(beat)).await;
     let answer = agent.next().await.unwrap();
     assert_eq!(answer, Some(to_agent::Message::Heartbeat(v1::HeartbeatReply { sequence: 9 })));
-    let info = server.handle.node_stats(&"n1".parse().unwrap()).unwrap();
-    assert!(info.connected);
-    assert_eq!(info.stats.unwrap().memory_used, 5);
+    let name = "n1".parse().unwrap();
+    let usage = server.handle.usage(Some(&name)).await.unwrap();
+    let info = &usage.nodes[&name];
+    assert!(info.connected && !usage.is_suspect(info));
+    assert_eq!(info.stats.as_ref().unwrap().memory_used, 5);
     assert_eq!(server.metrics.agent_start_seconds.get_sample_count(), 1);
     assert_eq!(server.consensus.views().borrow().applied_index, before);
-    assert_eq!(server.handle.node_stats(&"n2".parse().unwrap()), None);
+    assert!(server.handle.usage(Some(&"n2".parse().unwrap())).await.unwrap().nodes.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_agents_measure_is_known_to_every_server() {
+    let servers = cluster(3, Config { heartbeat: Millis(200), ..config() }).await;
+    let mut agent = FakeAgent::attach(&servers[0].addr, &node("n1")).await.unwrap();
+    agent.sync().await;
+    let used = |alloc| v1::AllocUsage { alloc, cpu: 0.5, memory: 7, memory_limit: 9 };
+    let too_many = orch::limits::HEARTBEAT_ALLOCS_MAX as u64 + 10;
+    let stats = v1::NodeStats { allocs: (0..too_many).map(used).collect(), ..Default::default() };
+    let beat = v1::Heartbeat { sequence: 1, stats: Some(stats) };
+    agent.say(from_agent::Message::Heartbeat(beat)).await;
+    agent.next().await.unwrap();
+    let name = "n1".parse().unwrap();
+    for member in &servers {
+        let usage = within(member.handle.usage(None)).await.unwrap();
+        assert_eq!((usage.heartbeat, usage.nodes.len()), (Millis(200), 1));
+        let stats = usage.nodes[&name].stats.as_ref().unwrap();
+        assert_eq!(stats.allocs.len(), orch::limits::HEARTBEAT_ALLOCS_MAX);
+        assert_eq!(stats.allocs[3], used(3));
+        assert_eq!(within(member.handle.usage(Some(&name))).await.unwrap().nodes.len(), 1);
+        // It says nothing more, but its line is open: soon it is suspect everywhere.
+        let suspect = async {
+            loop {
+                let usage = member.handle.usage(None).await.unwrap();
+                if usage.is_suspect(&usage.nodes[&name]) {
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        within(suspect).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

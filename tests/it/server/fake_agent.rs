@@ -181,6 +181,7 @@ pub fn running(order: &Assignment) -> AllocReport {
         generation: order.grant.generation,
         status: AllocStatus::Running,
         health: Health::Healthy,
+        ready: true,
         tasks: BTreeMap::new(),
         message: String::new(),
     }

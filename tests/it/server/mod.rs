@@ -5,17 +5,13 @@ mod fake_agent;
 mod nodes;
 mod sessions;
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use orch::clock::SystemClock;
 use orch::consensus::{Consensus, Tuning};
-use orch::model::job::{
-    JobKind, JobSpec, Placement, RestartPolicy, TaskRuntime, TaskSpec, UpdatePolicy,
-};
-use orch::model::resources::ResourceRequest;
+use orch::model::job::{JobKind, JobSpec, TaskRuntime, TaskSpec};
 use orch::model::time::Millis;
 use orch::observe::metrics::Metrics;
 use orch::server::{Config, ServerHandle};
@@ -119,33 +115,8 @@ async fn member(number: usize, join: Vec<String>, config: Config) -> Member {
 
 pub fn job(replicas: u32) -> JobSpec {
     let task = TaskSpec {
-        name: "web".parse().unwrap(),
-        runtime: TaskRuntime::Process,
-        entrypoint: None,
         command: vec!["sleep".into(), "1d".into()],
-        environment: BTreeMap::new(),
-        ports: Vec::new(),
-        resources: ResourceRequest::default(),
-        volumes: Vec::new(),
-        user: None,
-        working_dir: None,
-        stop_signal: None,
-        stop_grace: TaskSpec::stop_grace_default(),
-        cap_add: Vec::new(),
-        cap_drop: Vec::new(),
-        read_only: false,
-        healthcheck: None,
-        labels: BTreeMap::new(),
+        ..TaskSpec::new("web".parse().unwrap(), TaskRuntime::Process)
     };
-    JobSpec {
-        project: Default::default(),
-        name: "web".parse().unwrap(),
-        kind: JobKind::Service { replicas },
-        priority: JobSpec::priority_default(),
-        labels: BTreeMap::new(),
-        tasks: vec![task],
-        placement: Placement::default(),
-        restart: RestartPolicy::default(),
-        update: UpdatePolicy::default(),
-    }
+    JobSpec::new("web".parse().unwrap(), JobKind::Service { replicas }, vec![task])
 }

@@ -1,9 +1,10 @@
 //! Nodes are lost and come back; who decides it is the planner, who notices is this room.
 
-use orch::model::allocation::AllocStatus;
+use orch::model::allocation::{AllocStatus, Assignment};
 use orch::model::node::NodeState;
 use orch::model::time::Millis;
 use orch::server::Config;
+use orch::state::codec;
 use tonic::Code;
 
 use super::fake_agent::{FakeAgent, node, running};
@@ -31,11 +32,20 @@ async fn work_of_a_silent_node_is_placed_elsewhere() {
     assert_eq!(state.alloc(order.id).unwrap().status, AllocStatus::Lost);
     assert_eq!(silent.end().await.code(), Code::Aborted);
 
-    // It comes back and is told to run nothing.
+    // It comes back with what it ran: that goes on, and the replacement ends.
     let mut back = FakeAgent::attach(&server.addr, &node("n1")).await.unwrap();
     let sync = back.sync().await;
-    assert_eq!((sync.run.len(), sync.stop.len()), (0, 0));
-    assert_eq!(sync.ended, [order.id.0]);
+    assert_eq!((sync.run.len(), sync.stop.len()), (1, 0));
+    let again: Assignment = codec::from_bytes(&sync.run[0]).unwrap();
+    assert_eq!(again.id, order.id);
+    let sequence = back.report(&[running(&again)]).await;
+    back.acknowledged(sequence).await;
+    let back = back.live();
+    let state = server
+        .state(|state| state.allocs_on(&"n2".parse().unwrap()).all(|alloc| !alloc.wanted()))
+        .await;
+    assert!(state.alloc(order.id).unwrap().available());
+    back.abort();
     other.abort();
 }
 

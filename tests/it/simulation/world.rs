@@ -9,7 +9,7 @@ use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
 use orch::clock;
 use orch::consensus::snapshot_store::SnapshotStore;
-use orch::consensus::state_machine::{StateMachine, Surroundings};
+use orch::consensus::state_machine::{Checkpoint, StateMachine, Surroundings};
 use orch::consensus::types::{Batch, Member};
 use orch::consensus::virtual_time::{sleep, timeout};
 use orch::consensus::{Offload, RaftLog, Tuning, View};
@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, watch};
 use super::disk::Disk;
 use super::network::{Exit, Network, Raft};
 
-const SERVERS: [u64; 3] = [1, 2, 3];
+pub const SERVERS: [u64; 3] = [1, 2, 3];
 const CLIENTS: u64 = 4;
 /// Of virtual time.
 const STORM: Duration = Duration::from_secs(15);
@@ -44,7 +44,7 @@ pub struct Outcome {
 
 /// What was seen of all servers.
 #[derive(Default)]
-struct Witness {
+pub struct Witness {
     /// Who led in which term.
     leaders: BTreeMap<u64, u64>,
     /// The state's checksum after each entry that was looked at.
@@ -59,35 +59,44 @@ impl Witness {
         assert_eq!(known, server, "term {term} has two leaders");
     }
 
+    pub fn terms(&self) -> usize {
+        self.leaders.len()
+    }
+
     fn state(&mut self, index: u64, checksum: u64) {
         let known = *self.checksums.entry(index).or_insert(checksum);
         assert_eq!(known, checksum, "states differ after entry {index}");
     }
 }
 
-struct Server {
-    disk: Disk,
+pub struct Server {
+    pub disk: Disk,
     views: Option<watch::Receiver<View>>,
 }
 
-#[derive(Clone)]
-struct World {
-    network: Network,
-    servers: Arc<Mutex<BTreeMap<u64, Server>>>,
-    witness: Arc<Mutex<Witness>>,
+/// Who sees the state after every entry.
+pub trait Observer: Send {
+    fn look(&mut self, checkpoint: &Checkpoint);
 }
+
+/// Three servers; clones are the same ones.
+#[derive(Clone, Default)]
+pub struct World {
+    pub network: Network,
+    pub servers: Arc<Mutex<BTreeMap<u64, Server>>>,
+    pub witness: Arc<Mutex<Witness>>,
+    pub observer: Option<Arc<Mutex<dyn Observer>>>,
+}
+
+/// Indexes between two looks at the checksum.
+const CHECKSUM_EVERY: u64 = 8;
+/// The same of a large state.
+const CHECKSUM_SELDOM: u64 = 64;
 
 /// One storm, and the calm after it.
 pub async fn run(seed: u64) -> Outcome {
-    let world =
-        World { network: Network::default(), servers: Arc::default(), witness: Arc::default() };
-    for id in SERVERS {
-        let server = Server { disk: Disk::default(), views: None };
-        world.servers.lock().unwrap().insert(id, server);
-        world.start(id).await;
-    }
-    let members: BTreeMap<u64, Member> = SERVERS.map(|id| (id, Member::default())).into();
-    world.raft(SERVERS[0]).unwrap().initialize(members).await.unwrap();
+    let world = World::default();
+    world.found().await;
     let watching = tokio::spawn(world.clone().watch());
     let clients: Vec<_> =
         (0..CLIENTS).map(|client| tokio::spawn(world.clone().write(client))).collect();
@@ -107,42 +116,54 @@ pub async fn run(seed: u64) -> Outcome {
     }
     world.nothing_is_lost();
     let witness = world.witness.lock().unwrap();
-    Outcome {
-        acknowledged: witness.acknowledged.len(),
-        crashes,
-        terms: witness.leaders.len(),
-        state,
-    }
+    Outcome { acknowledged: witness.acknowledged.len(), crashes, terms: witness.terms(), state }
 }
 
 impl World {
-    fn raft(&self, id: u64) -> Option<Raft> {
+    /// Starts all servers for the first time.
+    pub async fn found(&self) {
+        for id in SERVERS {
+            let server = Server { disk: Disk::default(), views: None };
+            self.servers.lock().unwrap().insert(id, server);
+            self.start(id).await;
+        }
+        let members: BTreeMap<u64, Member> = SERVERS.map(|id| (id, Member::default())).into();
+        self.raft(SERVERS[0]).unwrap().initialize(members).await.unwrap();
+    }
+
+    pub fn raft(&self, id: u64) -> Option<Raft> {
         self.network.0.lock().unwrap().up.get(&id).cloned()
     }
 
     /// Starts a server on what its disk holds.
-    async fn start(&self, id: u64) {
+    pub async fn start(&self, id: u64) {
         let disk = self.servers.lock().unwrap()[&id].disk.clone();
         let (views, viewed) =
             watch::channel(View { state: Arc::new(State::default()), applied_index: 0 });
-        let (checkpoints, mut checked) = mpsc::channel(64);
+        let (checkpoints, mut checked) = mpsc::channel(4096);
         let machine = StateMachine::new(Surroundings {
             snapshots: SnapshotStore::open(Arc::new(disk.mount())).unwrap(),
             offload: Offload::Inline,
             views,
             checkpoints,
-            checkpoint_every: 8,
+            checkpoint_every: if self.observer.is_some() { 1 } else { CHECKSUM_EVERY },
             metrics: Metrics::new().unwrap(),
         });
         let log = RaftLog::new(Box::new(disk.mount()), disk.load());
         let config = Arc::new(Tuning::default().raft(&"sim".parse().unwrap()).unwrap());
         let exit = Exit { from: id, network: self.network.clone() };
         let raft = Raft::new(id, config, exit, log, machine).await.unwrap();
-        let witness = self.witness.clone();
+        let (witness, observer) = (self.witness.clone(), self.observer.clone());
         tokio::spawn(async move {
             while let Some(checkpoint) = checked.recv().await {
-                let checksum = checkpoint.state.checksum();
-                witness.lock().unwrap().state(checkpoint.index, checksum);
+                if let Some(observer) = &observer {
+                    observer.lock().unwrap().look(&checkpoint);
+                }
+                let every = if observer.is_some() { CHECKSUM_SELDOM } else { CHECKSUM_EVERY };
+                if checkpoint.index.is_multiple_of(every) {
+                    let checksum = checkpoint.state.checksum();
+                    witness.lock().unwrap().state(checkpoint.index, checksum);
+                }
             }
         });
         self.servers.lock().unwrap().get_mut(&id).unwrap().views = Some(viewed);
@@ -150,7 +171,7 @@ impl World {
     }
 
     /// The power goes.
-    async fn crash(&self, id: u64) {
+    pub async fn crash(&self, id: u64) {
         let raft = self.network.0.lock().unwrap().up.remove(&id);
         let disk = self.servers.lock().unwrap()[&id].disk.clone();
         disk.crash();
@@ -163,7 +184,7 @@ impl World {
     }
 
     /// Looks at all servers all the time.
-    async fn watch(self) {
+    pub async fn watch(self) {
         loop {
             for id in SERVERS {
                 let Some(raft) = self.raft(id) else { continue };
@@ -270,7 +291,7 @@ impl World {
     }
 
     /// Cuts a server off for a while, in one direction or both.
-    async fn cut(&self, victim: u64, one_way: bool) {
+    pub async fn cut(&self, victim: u64, one_way: bool) {
         for other in SERVERS {
             let mut weather = self.network.0.lock().unwrap();
             weather.cut.insert((victim, other));
@@ -282,7 +303,8 @@ impl World {
         self.network.0.lock().unwrap().cut.clear();
     }
 
-    async fn heal(&self) {
+    /// The network is whole and all servers run.
+    pub async fn mend(&self) {
         {
             let mut weather = self.network.0.lock().unwrap();
             weather.cut.clear();
@@ -297,6 +319,10 @@ impl World {
         if let Some(raft) = self.raft(SERVERS[0]) {
             let _ = raft.trigger().elect(false).await;
         }
+    }
+
+    async fn heal(&self) {
+        self.mend().await;
         // The clients must get on again before the end is looked at.
         let before = self.witness.lock().unwrap().acknowledged.len();
         let resumed = timeout(CALM, async {
@@ -305,6 +331,11 @@ impl World {
             }
         });
         assert!(resumed.await.is_ok(), "no write gets through again: {}", self.describe());
+    }
+
+    /// What a server has applied.
+    pub fn view(&self, id: u64) -> Option<View> {
+        Some(self.servers.lock().unwrap()[&id].views.as_ref()?.borrow().clone())
     }
 
     fn views(&self) -> Vec<View> {
@@ -316,7 +347,7 @@ impl World {
     }
 
     /// Waits until all servers have the same state.
-    async fn settle(&self) -> (u64, u64) {
+    pub async fn settle(&self) -> (u64, u64) {
         loop {
             let views = self.views();
             let index = views[0].applied_index;
@@ -343,7 +374,7 @@ impl World {
         }
     }
 
-    fn describe(&self) -> String {
+    pub fn describe(&self) -> String {
         let rafts = SERVERS.map(|id| self.raft(id));
         let metrics: Vec<_> = rafts.iter().flatten().map(|raft| raft.metrics()).collect();
         let words = metrics.iter().map(|metrics| metrics.borrow_watched().to_string());

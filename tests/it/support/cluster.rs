@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::command_line::{Output, command, orch_with};
 use super::docker;
+use super::process::kill_processes_under;
 use super::{Http, LONG, LoopbackAddress, Process, SHORT, wait_until};
 
 const API_PORT: u16 = 7400;
@@ -383,30 +384,6 @@ impl Drop for Cluster {
         kill_processes_under(directory.path());
         if failed {
             eprintln!("files are kept in {}", directory.keep().display());
-        }
-    }
-}
-
-/// Ends what the process runtime started: whatever works in or was told of a directory below
-/// `path`, which is this test's own.
-fn kill_processes_under(path: &Path) {
-    let path = path.display().to_string();
-    let Ok(entries) = std::fs::read_dir("/proc") else { return };
-    for entry in entries.flatten() {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
-        if pid == std::process::id() as i32 {
-            continue;
-        }
-        let mentions = |file: &str| {
-            std::fs::read(entry.path().join(file))
-                .is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(&path))
-        };
-        let inside = std::fs::read_link(entry.path().join("cwd"))
-            .is_ok_and(|cwd| cwd.to_string_lossy().starts_with(&path));
-        if (inside || mentions("environ") || mentions("cmdline"))
-            && let Some(pid) = rustix::process::Pid::from_raw(pid)
-        {
-            let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
     }
 }

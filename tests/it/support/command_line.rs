@@ -32,14 +32,7 @@ pub fn orch_with(environment: &[(&str, &str)], arguments: &[&str], input: &[u8])
         .unwrap();
     // A child that ends without reading leaves a broken pipe: its business.
     let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), input);
-    let done = child.wait_with_output().unwrap();
-    let signal = std::os::unix::process::ExitStatusExt::signal(&done.status);
-    Output {
-        command: format!("orch {}", arguments.join(" ")),
-        code: done.status.code().unwrap_or(128 + signal.unwrap_or(0)),
-        stdout: String::from_utf8_lossy(&done.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&done.stderr).into_owned(),
-    }
+    Output::of(arguments, child.wait_with_output().unwrap())
 }
 
 /// `orch ARGUMENTS` ready to start, with no settings but those given.
@@ -53,6 +46,17 @@ pub fn command(environment: &[(&str, &str)], arguments: &[&str]) -> Command {
 }
 
 impl Output {
+    /// What `orch ARGUMENTS` left behind.
+    pub fn of(arguments: &[&str], done: std::process::Output) -> Self {
+        let signal = std::os::unix::process::ExitStatusExt::signal(&done.status);
+        Self {
+            command: format!("orch {}", arguments.join(" ")),
+            code: done.status.code().unwrap_or(128 + signal.unwrap_or(0)),
+            stdout: String::from_utf8_lossy(&done.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&done.stderr).into_owned(),
+        }
+    }
+
     /// Fails the test unless the command ended with 0.
     #[track_caller]
     pub fn ok(self) -> Self {

@@ -15,7 +15,7 @@ pub mod writer;
 
 pub use address::LoopbackAddress;
 pub use cluster::Cluster;
-pub use command_line::{Output, orch, orch_with};
+pub use command_line::{Output, command, orch, orch_with};
 pub use http::Http;
-pub use process::Process;
+pub use process::{Process, kill_processes_under, processes_with};
 pub use wait::{LONG, SHORT, wait_until};

@@ -83,3 +83,43 @@ impl Drop for Process {
         self.kill();
     }
 }
+
+/// Ends what the process runtime started: whatever works in or was told of a directory below
+/// `path`, which is this test's own.
+pub fn kill_processes_under(path: &Path) {
+    let path = path.display().to_string();
+    let Ok(entries) = std::fs::read_dir("/proc") else { return };
+    for entry in entries.flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+        if pid == std::process::id() as i32 {
+            continue;
+        }
+        let mentions = |file: &str| {
+            std::fs::read(entry.path().join(file))
+                .is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(&path))
+        };
+        let inside = std::fs::read_link(entry.path().join("cwd"))
+            .is_ok_and(|cwd| cwd.to_string_lossy().starts_with(&path));
+        if (inside || mentions("environ") || mentions("cmdline"))
+            && let Some(pid) = rustix::process::Pid::from_raw(pid)
+        {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// Ids of the processes whose command line is exactly this, in order.
+pub fn processes_with(words: &[&str]) -> Vec<u32> {
+    let wanted: String = words.iter().map(|word| format!("{word}\0")).collect();
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let mut found: Vec<u32> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_string_lossy().parse().ok()?;
+            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+            (line == wanted.as_bytes()).then_some(pid)
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
