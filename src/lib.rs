@@ -8,6 +8,7 @@ pub mod limits;
 
 // Core: pure, synchronous, deterministic.
 pub mod model;
+pub mod jute;
 pub mod state;
 pub mod planner;
 
@@ -19,6 +20,7 @@ pub mod observe;
 pub mod consensus;
 pub mod agent;
 pub mod server;
+pub mod zookeeper;
 pub mod api;
 pub mod bench;
 pub mod config;

@@ -1,0 +1,2 @@
+//! ZooKeeper's side of orch: the endpoint for its clients, and readers of its files and its
+//! ensembles' streams.
