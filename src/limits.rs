@@ -136,6 +136,17 @@ pub const READS_MAX: usize = 16_384;
 /// Members of a cluster, with those who are joining.
 pub const SERVERS_MAX: usize = 32;
 
+// --- ZooKeeper ---
+
+/// Changes of nodes that are kept for watches; who is further behind begins anew.
+pub const ZK_CHANGES_KEPT: usize = 65_536;
+/// Imports of trees that are remembered.
+pub const ZK_IMPORTS_MAX: usize = 16;
+/// Bytes of the name of an import.
+pub const ZK_IMPORT_NAME_BYTES_MAX: usize = 64;
+/// Bytes of nodes in one row of a snapshot, unless one node alone has more.
+pub const ZK_ROWS_BYTES: usize = 256 << 10;
+
 // --- API ---
 
 /// Bytes of a request body.

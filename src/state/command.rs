@@ -12,6 +12,7 @@ use crate::model::name::{AllocId, JobId, NodeName, ProjectName, ServerName};
 use crate::model::node::{NodeSpec, NodeState};
 use crate::model::time::{Millis, Timestamp};
 use crate::model::variable::VariablePath;
+use crate::state::znodes::{ZkBatch, ZkImportStep};
 
 /// A command with its envelope: what a log entry holds a batch of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -226,6 +227,20 @@ pub enum Command {
         /// Which.
         node: NodeName,
     },
+    /// What clients of ZooKeeper's protocol ask.
+    Zk(Box<ZkBatch>),
+    /// Sessions of such clients that were not heard in their time.
+    ExpireZkSessions {
+        /// Which, each with the connection it was on then.
+        sessions: Vec<(i64, u64)>,
+    },
+    /// A step of the import of a ZooKeeper's tree.
+    ImportZk {
+        /// The import.
+        name: String,
+        /// The step.
+        step: Box<ZkImportStep>,
+    },
 }
 
 impl Command {
@@ -261,6 +276,9 @@ impl Command {
             Self::LoseAllocs { .. } => "lose_allocs",
             Self::GiveUpAllocs { .. } => "give_up_allocs",
             Self::EndProbation { .. } => "end_probation",
+            Self::Zk(_) => "zk",
+            Self::ExpireZkSessions { .. } => "expire_zk_sessions",
+            Self::ImportZk { .. } => "import_zk",
         }
     }
 }
