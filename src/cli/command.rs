@@ -11,7 +11,7 @@ use super::output::{self, Format};
 use super::{
     bench, completion, cp, deploy, endpoints, events, exec, history, inspect, logs, node, plan,
     port_forward, ps, rebalance, rollback, run, scale, server, snapshot, start, status, stop, top,
-    var, version,
+    var, version, zk,
 };
 use crate::config::ConfigFileError;
 
@@ -129,6 +129,8 @@ enum Command {
     Snapshot(snapshot::SnapshotArgs),
     /// Small pieces of configuration, kept in the cluster
     Var(var::VarArgs),
+    /// ZooKeeper's nodes, kept in the cluster; and how they come here
+    Zk(Box<zk::ZkArgs>),
     /// Show settings and where each came from
     Config(start::ConfigArgs),
     /// Measure this machine
@@ -217,6 +219,7 @@ async fn ask(command: Command, context: Context) -> Outcome {
         Command::Events(args) => events::run(args, &context).await,
         Command::Snapshot(args) => snapshot::run(args, &context).await,
         Command::Var(args) => var::run(args, &context).await,
+        Command::Zk(args) => zk::run(*args, &context).await,
         Command::Agent(_)
         | Command::Dev(_)
         | Command::Config(_)
@@ -269,6 +272,7 @@ mod tests {
             "restart",
             "endpoints",
             "rebalance",
+            "zk",
         ] {
             let verb = command.find_subcommand(verb).unwrap();
             assert!(verb.get_after_help().is_some(), "{} has no example", verb.get_name());
@@ -320,6 +324,15 @@ mod tests {
             "orch events -f --since 10 --job web",
             "orch snapshot inspect x.snap",
             "orch var put db/host value --if-index 0",
+            "orch zk ls",
+            "orch zk get /a/b -o json",
+            "orch zk set /a -x --create",
+            "orch zk set /a @file --version 3",
+            "orch zk rm -r /a",
+            "orch zk stat",
+            "orch zk tree / --depth 2",
+            "orch zk watch /a -r --since 7",
+            "orch zk dump /a",
             "orch completion bash",
             "orch --addr http://a:1,http://b:2 version",
         ] {
@@ -342,6 +355,9 @@ mod tests {
             "orch logs web --grep (",
             "orch logs web -i",
             "orch status web extra",
+            "orch zk get",
+            "orch zk get a/b",
+            "orch zk set /a x --create --version 1",
             "orch ps --frobnicate",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

@@ -55,8 +55,7 @@ pub(crate) async fn read_zk_import(
     Params(query): Params<Read>,
 ) -> Result<Indexed<ZkImportRow>, Problem> {
     let view = context.view(query.consistency).await?;
-    let import =
-        view.state.zk_import(&name).ok_or_else(|| Problem::not_found("import", &name))?;
+    let import = view.state.zk_import(&name).ok_or_else(|| Problem::not_found("import", &name))?;
     Ok(Indexed(view.applied_index, view::import(&name, import, view.state.zk())))
 }
 

@@ -75,8 +75,7 @@ pub(crate) async fn list_zk_children(
         return Err(Problem::not_found("node", &path));
     }
     let rows = tree.children_after(&path, ask.after.as_deref()).map(|(name, path, node)| {
-        let row =
-            ZkChild { name: name.to_owned(), path: path.to_string(), stat: view::stat(node) };
+        let row = ZkChild { name: name.to_owned(), path: path.to_string(), stat: view::stat(node) };
         (name.to_owned(), row)
     });
     Ok(Indexed(view.applied_index, page::page(ask.limit, rows)))
@@ -223,16 +222,14 @@ fn record<'a, T: Field<'a>>(reply: &'a ZkReply) -> Result<T, Problem> {
 }
 
 fn refused(code: ErrorCode, path: &str) -> Problem {
-    let conflict = |why: String| {
-        Problem::new(axum::http::StatusCode::CONFLICT, "conflict", why)
-    };
+    let conflict = |why: String| Problem::new(axum::http::StatusCode::CONFLICT, "conflict", why);
     match code {
         ErrorCode::NoNode => Problem::not_found("node", path),
         ErrorCode::BadVersion => conflict(format!("node {path} is in another version")),
         ErrorCode::NodeExists => conflict(format!("there is a node {path} already")),
-        ErrorCode::NotEmpty => {
-            conflict(format!("node {path} has children; remove them first, or with ?recursive=true"))
-        }
+        ErrorCode::NotEmpty => conflict(format!(
+            "node {path} has children; remove them first, or with ?recursive=true"
+        )),
         ErrorCode::NoChildrenForEphemerals => {
             conflict(format!("node {path} is ephemeral: it can't have children"))
         }

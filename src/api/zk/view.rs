@@ -6,9 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::api::error::Problem;
 use crate::api::view::time::Time;
 use crate::api::view::zk::{ZkAcl, ZkImportRow, ZkNode, ZkStat, ZkSummary};
-use crate::jute::op::{
-    Owner, PERM_ADMIN, PERM_CREATE, PERM_DELETE, PERM_READ, PERM_WRITE,
-};
+use crate::jute::op::{Owner, PERM_ADMIN, PERM_CREATE, PERM_DELETE, PERM_READ, PERM_WRITE};
 use crate::jute::{Acl, path};
 use crate::model::time::Timestamp;
 use crate::state::znodes::{Tree, ZkImport, ZkImportPhase, Znode};

@@ -66,9 +66,7 @@ pub(crate) async fn watch_zk(
         found: VecDeque::new(),
         _slot: slot,
     };
-    Ok(Sse::new(as_sse(reader))
-        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
-        .into_response())
+    Ok(Sse::new(as_sse(reader)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
 }
 
 fn gone(tree: &Tree, seen: u64) -> Problem {
