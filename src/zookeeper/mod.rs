@@ -1,2 +1,8 @@
 //! ZooKeeper's side of orch: the endpoint for its clients, and readers of its files and its
 //! ensembles' streams.
+
+pub mod data_dir;
+mod packed;
+pub mod snapshot_file;
+pub mod txn_log_file;
+mod window;
