@@ -21,6 +21,7 @@ pub mod consensus;
 pub mod agent;
 pub mod server;
 pub mod zookeeper;
+pub mod migrate;
 pub mod api;
 pub mod bench;
 pub mod config;

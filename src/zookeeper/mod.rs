@@ -2,3 +2,8 @@
 //! ensembles' streams.
 
 pub mod client;
+pub mod data_dir;
+mod packed;
+pub mod snapshot_file;
+pub mod txn_log_file;
+mod window;

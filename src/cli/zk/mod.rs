@@ -1,5 +1,8 @@
 //! `orch zk`: ZooKeeper's nodes, and how they come here.
 
+mod feed;
+mod files;
+mod import;
 mod nodes;
 mod tree;
 mod watch;
@@ -7,7 +10,7 @@ mod watch;
 use clap::{Args, Subcommand};
 
 use super::context::Context;
-use super::failure::Outcome;
+use super::failure::{Failure, Outcome};
 
 /// Verbs of `orch zk`.
 #[derive(Debug, Args)]
@@ -44,6 +47,8 @@ enum ZkVerb {
     Watch(watch::WatchArgs),
     /// Print all nodes at and below one, a line of JSON each
     Dump(tree::DumpArgs),
+    /// Copy the nodes of a ZooKeeper here, once
+    Import(import::ImportArgs),
 }
 
 pub(super) async fn run(args: ZkArgs, context: &Context) -> Outcome {
@@ -56,12 +61,21 @@ pub(super) async fn run(args: ZkArgs, context: &Context) -> Outcome {
         ZkVerb::Tree(args) => tree::tree(args, context).await,
         ZkVerb::Watch(args) => watch::run(args, context).await,
         ZkVerb::Dump(args) => tree::dump(args, context).await,
+        ZkVerb::Import(args) => import::run(args, context).await,
     }
 }
 
 /// A node's path on the command line.
 fn node_path(text: &str) -> Result<String, String> {
     crate::jute::path::check(text).map(|()| text.to_owned()).map_err(|why| why.to_string())
+}
+
+/// The number of a transaction, as the API writes it.
+fn number(text: &str) -> Result<i64, Failure> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    u64::from_str_radix(digits, 16)
+        .map(u64::cast_signed)
+        .map_err(|_| Failure::failed(format!("the server sent {text:?} for a transaction")))
 }
 
 const HINT: &str = "orch zk tree shows what there is";

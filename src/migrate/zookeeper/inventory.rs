@@ -1,10 +1,10 @@
 //! What a tree holds, counted while its rows pass by, and what that means for a move.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::jute::digest::{PathBytes, TreeDigest, of_node};
+use crate::jute::digest;
 use crate::jute::file::{NodeRow, OPEN_ACL_KEY};
 use crate::jute::op::Owner;
 use crate::jute::rows::Row;
@@ -63,11 +63,9 @@ pub struct Inventory {
     /// The same as a server computes whose character set is ASCII.
     pub digest_ascii: u64,
     #[serde(skip)]
-    sums: (TreeDigest, TreeDigest),
-    #[serde(skip)]
     session_ids: BTreeSet<i64>,
     #[serde(skip)]
-    acl_keys: BTreeMap<i64, ()>,
+    acl_keys: BTreeSet<i64>,
 }
 
 impl Inventory {
@@ -82,7 +80,7 @@ impl Inventory {
             }
             Row::Acl(acl) => {
                 self.acls += 1;
-                self.acl_keys.insert(acl.key, ());
+                self.acl_keys.insert(acl.key);
                 for entry in &acl.acl {
                     if !self.schemes.contains(&entry.id.scheme) {
                         self.schemes.insert(entry.id.scheme.clone());
@@ -100,7 +98,7 @@ impl Inventory {
         self.data_bytes += size;
         self.path_bytes += node.path.len() as u64;
         self.restricted += u64::from(node.acl != OPEN_ACL_KEY);
-        let known = node.acl == OPEN_ACL_KEY || self.acl_keys.contains_key(&node.acl);
+        let known = node.acl == OPEN_ACL_KEY || self.acl_keys.contains(&node.acl);
         self.unknown_acls += u64::from(!known);
         match Owner::of(node.stat.ephemeral_owner) {
             Owner::Persistent => {}
@@ -131,14 +129,15 @@ impl Inventory {
                 self.too_large_examples.push(node.path.to_owned());
             }
         }
-        let part = of_node(node.path, data, &node.stat, PathBytes::Utf8);
-        self.sums.0.add(part);
-        self.sums.1.add(match ascii {
-            true => part,
-            false => of_node(node.path, data, &node.stat, PathBytes::Ascii),
-        });
-        self.digest = self.sums.0.value().cast_unsigned();
-        self.digest_ascii = self.sums.1.value().cast_unsigned();
+        if digest::counts(node.path) {
+            let part = digest::of(node.path, node.data, &node.stat);
+            self.digest = self.digest.wrapping_add(u64::from(part));
+            let part = match ascii {
+                true => part,
+                false => digest::of_ascii(node.path, node.data, &node.stat),
+            };
+            self.digest_ascii = self.digest_ascii.wrapping_add(u64::from(part));
+        }
     }
 
     /// What stands in the way of a copy.
@@ -190,7 +189,10 @@ impl Inventory {
             ),
         );
         for (scheme, what) in [
-            ("sasl", "SASL: nobody can prove such an identity here, so only the super user gets in"),
+            (
+                "sasl",
+                "SASL: nobody can prove such an identity here, so only the super user gets in",
+            ),
             ("x509", "X.509: clients must come over TLS with the certificates that they have now"),
         ] {
             say(self.schemes.contains(scheme), format!("access lists name identities of {what}"));
