@@ -158,6 +158,8 @@ pub const ZK_CHUNK_BYTES: usize = 512 << 10;
 /// Bytes of one step of an import: a row alone may have so many. A request to the state has room
 /// for little more.
 pub const ZK_CHUNK_BYTES_MAX: usize = 1_900_000;
+/// Nodes that a copy through the clients' port reads at once.
+pub const ZK_WALK_NODES_AT_ONCE: usize = 128;
 /// Nodes that are named as examples of a problem.
 pub const ZK_EXAMPLES_MAX: usize = 10;
 /// Lots of rows on their way into the log, for one import.

@@ -197,6 +197,19 @@ pub struct ZkImportRow {
     pub unverified_since: Option<String>,
     /// The newest transaction at which the copy was compared with a fresh one.
     pub compared_at: Option<String>,
+    /// Since which transaction a comparison is asked for.
+    pub compare_since: Option<String>,
+    /// The newest transaction of the source, as it was last heard.
+    pub source_zxid: String,
+    /// Transactions that the copy is behind the source; none if that is not known.
+    pub lag_transactions: Option<u64>,
+    /// Milliseconds between the newest transaction of the copy and what was last heard, if it is
+    /// behind.
+    pub lag_ms: u64,
+    /// Times that the source said how far it is.
+    pub heard: u64,
+    /// The shortest time-out of a session of the copy, in milliseconds.
+    pub shortest_timeout_ms: Option<i32>,
     /// When it began.
     pub started_at: Time,
     /// When the source last gave something.
@@ -231,8 +244,13 @@ pub enum ZkStep {
     },
     /// All transactions have come that the copy may have in part.
     Exact,
+    /// The copy is to be compared with a fresh one of the source, access lists and sessions too.
+    Compare,
     /// The copy takes the place of the nodes that clients see.
-    CutOver,
+    CutOver {
+        /// Only if this is the newest transaction that it has, as `0x1f`.
+        at: String,
+    },
     /// The copy, or a part of it, goes into the nodes that clients see.
     Merge {
         /// Node under which it is put.

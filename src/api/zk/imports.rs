@@ -78,12 +78,15 @@ pub(crate) async fn step_zk_import(
 
 fn step_of(step: ZkStep) -> Result<ZkImportStep, Problem> {
     Ok(match step {
-        ZkStep::Start { source, live, again } => ZkImportStep::Start { source, live, again },
+        ZkStep::Start { source, live, again } => {
+            ZkImportStep::Start { source, live, again, why: String::new() }
+        }
         ZkStep::Copied { zxid, fuzzy } => {
             ZkImportStep::Copied { zxid: number("zxid", &zxid)?, fuzzy }
         }
         ZkStep::Exact => ZkImportStep::Exact,
-        ZkStep::CutOver => ZkImportStep::CutOver,
+        ZkStep::Compare => ZkImportStep::Compare,
+        ZkStep::CutOver { at } => ZkImportStep::CutOver { at: number("at", &at)? },
         ZkStep::Merge { at, only, existing } => {
             let existing = match existing.as_str() {
                 "refuse" => ZkExisting::Refuse,

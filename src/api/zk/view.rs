@@ -154,9 +154,26 @@ pub(super) fn import(name: &str, import: &ZkImport, live: &Tree) -> ZkImportRow 
         mismatches: status.mismatches,
         unverified_since: status.unverified_since.map(hex),
         compared_at: status.compared_at.map(hex),
+        compare_since: status.compare_since.map(hex),
+        source_zxid: hex(status.source_zxid),
+        lag_transactions: lag(status.source_zxid, tree.zxid()),
+        lag_ms: match status.source_zxid > tree.zxid() {
+            true => status.heard_at.since(status.zxid_at).0,
+            false => 0,
+        },
+        heard: status.heard,
+        shortest_timeout_ms: tree.sessions().map(|(_, session)| session.timeout).min(),
         started_at: status.started_at.into(),
         heard_at: status.heard_at.into(),
         cut_over_at: status.cut_over_at.map(Into::into),
         cut_over_zxid: status.cut_over_zxid.map(hex),
     }
+}
+
+/// Transactions between two, if no epoch lies between them. An epoch that has just begun has none.
+fn lag(source: i64, copy: i64) -> Option<u64> {
+    if source <= copy || source & 0xffff_ffff == 0 {
+        return Some(0);
+    }
+    (source >> 32 == copy >> 32).then(|| source.abs_diff(copy))
 }

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::feed::Feed;
-use super::{files, node_path};
+use super::{ensemble, files, node_path};
 use crate::api::view::zk::{ZkImportRow, ZkStep};
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure, Outcome};
@@ -30,6 +30,9 @@ pub(super) struct ImportArgs {
     /// Directory of the logs, where zoo.cfg names one as dataLogDir
     #[arg(long, value_name = "DIR")]
     log_dir: Option<PathBuf>,
+    /// Who reads an ensemble's nodes there; digest:USER:PASSWORD
+    #[arg(long, value_name = "SCHEME:PROOF", value_parser = ensemble::identity)]
+    auth: Vec<(String, String)>,
     /// Put it under this node
     #[arg(long, value_name = "PATH", value_parser = node_path, default_value = "/")]
     at: String,
@@ -112,7 +115,8 @@ pub(super) async fn run(args: ImportArgs, context: &Context) -> Outcome {
         Source::Directory(path) => {
             files::copy(path, args.log_dir.as_deref(), args.again, &feed).await?
         }
-        Source::Ensemble(_) | Source::Observer(_) => {
+        Source::Ensemble(from) => ensemble::copy(from, &args.auth, args.again, &feed).await?,
+        Source::Observer(_) => {
             return Err(Failure::usage("only directories can be read by this release"));
         }
     };

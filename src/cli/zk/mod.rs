@@ -1,5 +1,6 @@
 //! `orch zk`: ZooKeeper's nodes, and how they come here.
 
+mod ensemble;
 mod feed;
 mod files;
 mod import;

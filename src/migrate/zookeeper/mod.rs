@@ -6,4 +6,6 @@
 pub mod chunks;
 pub mod files;
 pub mod inventory;
+pub mod servers;
 pub mod source;
+pub mod walk;
