@@ -1,2 +1,15 @@
 //! ZooKeeper's side of orch: the endpoint for its clients, and readers of its files and its
 //! ensembles' streams.
+//!
+//! A client's bytes come in at `connection`, mean something in `hub`, and go on as a command, or
+//! are answered from a view of the tree (`reads`). `endpoint` says when clients may come at all,
+//! `expiry` when sessions end.
+
+pub mod config;
+mod connection;
+pub mod endpoint;
+mod expiry;
+pub mod four_letter;
+mod hub;
+mod reads;
+mod watches;
