@@ -420,7 +420,13 @@ impl DevFlags {
     /// # Errors
     /// If an address is not a loopback one.
     pub fn process(&self, data_dir: PathBuf) -> Result<Process, SettingsError> {
-        for (flag, addr) in [("api-addr", self.api_addr), ("rpc-addr", self.rpc_addr)] {
+        let addrs = [
+            ("api-addr", Some(self.api_addr)),
+            ("rpc-addr", Some(self.rpc_addr)),
+            ("zk-addr", self.zk.zk_addr),
+        ];
+        for (flag, addr) in addrs {
+            let Some(addr) = addr else { continue };
             if !addr.ip().is_loopback() {
                 return Err(SettingsError::Loopback { flag, addr });
             }

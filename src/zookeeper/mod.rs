@@ -5,6 +5,7 @@
 //! are answered from a view of the tree (`reads`). `endpoint` says when clients may come at all,
 //! `expiry` when sessions end.
 
+pub mod client;
 pub mod config;
 mod connection;
 pub mod endpoint;

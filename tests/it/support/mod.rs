@@ -12,6 +12,7 @@ mod http;
 mod process;
 mod wait;
 pub mod writer;
+pub mod zookeeper;
 
 pub use address::LoopbackAddress;
 pub use cluster::Cluster;

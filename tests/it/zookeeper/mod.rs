@@ -1,0 +1,3 @@
+//! ZooKeeper moves in: against real servers and the files that they wrote.
+
+mod servers;
