@@ -307,3 +307,19 @@ pub const AGENT_ENDED_KEPT: usize = 100;
 pub const AGENT_SERVERS_MAX: usize = 64;
 /// Bytes of log lines in one frame of a session.
 pub const SESSION_FRAME_BYTES: usize = 64 << 10;
+
+// --- ZooKeeper's files and streams ---
+
+/// Bytes of a node's path.
+pub const ZK_PATH_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a node's data in files and on the stream to learners (`jute.maxbuffer` is 1 MiB unless
+/// somebody raised it).
+pub const ZK_DATA_BYTES_MAX: usize = 64 << 20;
+/// Bytes of one access list.
+pub const ZK_ACL_BYTES_MAX: usize = 4 << 20;
+/// Bytes of one transaction in a log file or on the stream to learners.
+pub const ZK_TRANSACTION_BYTES_MAX: usize = 128 << 20;
+/// Bytes of one block of a file that snappy has made smaller, before and after.
+pub const ZK_SNAPPY_BLOCK_BYTES_MAX: usize = 4 << 20;
+/// Bytes that are read at once from such files and streams.
+pub const ZK_READ_BYTES: usize = 256 << 10;

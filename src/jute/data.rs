@@ -13,9 +13,15 @@ pub struct Id {
     pub id: String,
 }
 
-impl Field<'_> for Id {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Error> {
-        Ok(Self { scheme: reader.field()?, id: reader.field()? })
+impl<'a> Field<'a> for Id {
+    /// What is not UTF-8 is replaced, as ZooKeeper does: its Java writes letters beyond the basic
+    /// plane in a way of its own, and nobody could read a snapshot with one otherwise.
+    fn read(reader: &mut Reader<'a>) -> Result<Self, Error> {
+        let mut text = || -> Result<String, Error> {
+            let bytes: Option<&'a [u8]> = reader.field()?;
+            Ok(String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned())
+        };
+        Ok(Self { scheme: text()?, id: text()? })
     }
 
     fn write(&self, out: &mut Vec<u8>) {

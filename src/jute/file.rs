@@ -1,6 +1,6 @@
 //! What snapshot files, log files and the stream to a learner are made of.
 
-use super::codec::{Error, Reader, records};
+use super::codec::records;
 use super::data::{Acl, StatPersisted};
 
 /// Magic number of a snapshot file.
@@ -56,16 +56,3 @@ records! {
 
 /// The path that stands where a node's would, behind the last one.
 pub const NODES_END: &str = "/";
-
-/// A row of the stream behind the tables: a node, or the end.
-///
-/// # Errors
-/// See [`Error`].
-pub fn read_node<'a>(reader: &mut Reader<'a>) -> Result<Option<NodeRow<'a>>, Error> {
-    let path: &str = reader.field()?;
-    if path == NODES_END {
-        return Ok(None);
-    }
-    let (data, acl, stat) = (reader.field()?, reader.field()?, reader.field()?);
-    Ok(Some(NodeRow { path, data, acl, stat }))
-}

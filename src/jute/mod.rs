@@ -5,14 +5,19 @@
 
 pub mod codec;
 pub mod data;
+pub mod digest;
 pub mod file;
 pub mod op;
 pub mod path;
 pub mod quorum;
 pub mod reply;
 pub mod request;
+pub mod rows;
 pub mod txn;
 
 pub use self::codec::{Error, Field, Reader};
 pub use self::data::{Acl, Id, Stat, StatPersisted};
 pub use self::op::{ErrorCode, Op};
+
+#[cfg(test)]
+mod tests;

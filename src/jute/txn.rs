@@ -50,6 +50,15 @@ records! {
         version: i32,
     }
 
+    /// `check`.
+    #[derive(Copy)]
+    CheckTxn<'a> {
+        /// Which node.
+        path: &'a str,
+        /// The version that it had to have.
+        version: i32,
+    }
+
     /// One change of a `multi`.
     SubTxn<'a> {
         /// See [`Op`].
@@ -105,7 +114,7 @@ pub enum Txn<'a> {
     /// A request failed, with that code.
     Error(i32),
     /// A version was compared.
-    Check,
+    Check(CheckTxn<'a>),
     /// Several changes at once; if one is an error, none took place.
     Multi(Vec<SubTxn<'a>>),
 }
@@ -144,10 +153,13 @@ impl<'a> Txn<'a> {
             Some(Op::CloseSession) if reader.rest().len() < 4 => Self::CloseSession(None),
             Some(Op::CloseSession) => {
                 // Without a list the digest follows at once: 12 bytes that begin with its version,
-                // which would be a list of two paths too long for them.
+                // which are no list of two paths, for these have at least a letter each.
                 let mut ahead = reader.clone();
                 match ahead.field::<Vec<&str>>() {
-                    Ok(paths) if matches!(ahead.rest().len(), 0 | DIGEST_BYTES) => {
+                    Ok(paths)
+                        if matches!(ahead.rest().len(), 0 | DIGEST_BYTES)
+                            && paths.iter().all(|path| !path.is_empty()) =>
+                    {
                         *reader = ahead;
                         Self::CloseSession(Some(paths))
                     }
@@ -155,11 +167,7 @@ impl<'a> Txn<'a> {
                 }
             }
             Some(Op::Error) => Self::Error(reader.field()?),
-            Some(Op::Check) => {
-                let _path: &str = reader.field()?;
-                let _version: i32 = reader.field()?;
-                Self::Check
-            }
+            Some(Op::Check) => Self::Check(reader.field()?),
             Some(Op::Multi) => Self::Multi(reader.field()?),
             _ => return Err(Error::Kind(op)),
         })
@@ -194,10 +202,7 @@ impl<'a> Txn<'a> {
                 }
             }
             Self::Error(code) => code.write(out),
-            Self::Check => {
-                "".write(out);
-                0.write(out);
-            }
+            Self::Check(check) => check.write(out),
             Self::Multi(changes) => changes.write(out),
         }
     }

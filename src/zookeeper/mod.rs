@@ -8,9 +8,14 @@
 pub mod client;
 pub mod config;
 mod connection;
+pub mod data_dir;
 pub mod endpoint;
 mod expiry;
 pub mod four_letter;
 mod hub;
+mod packed;
 mod reads;
+pub mod snapshot_file;
+pub mod txn_log_file;
 mod watches;
+mod window;

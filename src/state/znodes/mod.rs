@@ -4,7 +4,6 @@
 //! come from elsewhere.
 
 mod acl;
-mod digest;
 mod import;
 mod key;
 mod node;
@@ -26,6 +25,8 @@ pub use self::requests::{ZkBatch, ZkCaller, ZkReply, ZkRequest};
 pub(super) use self::rows::{RowReader, ZkRow, write_all};
 pub use self::session::{Session, imported_password};
 pub use self::tree::{FIRST_ZXID, Tree, Walk, ZnodeChange, ZnodeChangeKind};
+
+use crate::jute::digest;
 
 #[cfg(test)]
 mod tests;

@@ -66,7 +66,7 @@ impl Tree {
                 }
                 self.end_session(header.client_id, zxid);
             }
-            Txn::Error(_) | Txn::Check | Txn::Multi(_) => {}
+            Txn::Error(_) | Txn::Check(_) | Txn::Multi(_) => {}
         }
     }
 
