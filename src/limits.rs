@@ -141,7 +141,7 @@ pub const SERVERS_MAX: usize = 32;
 /// Changes of nodes that are kept for watches; who is further behind begins anew.
 pub const ZK_CHANGES_KEPT: usize = 65_536;
 /// Bytes of one request of a client that can be allowed: more would not go through the log.
-pub const ZK_REQUEST_BYTES_MAX: usize = REQUEST_BYTES_MAX - (64 << 10);
+pub const ZK_SERVED_REQUEST_BYTES_MAX: usize = REQUEST_BYTES_MAX - (64 << 10);
 /// The shortest unit of session time-outs, in milliseconds.
 pub const ZK_TICK_MS_MIN: u64 = 10;
 /// Bytes of the first frame of a client.

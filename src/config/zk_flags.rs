@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::Args;
 
-use crate::limits::{ZK_REQUEST_BYTES_MAX, ZK_TICK_MS_MIN};
+use crate::limits::{ZK_SERVED_REQUEST_BYTES_MAX, ZK_TICK_MS_MIN};
 use crate::model::time::Millis;
 use crate::zookeeper::config::{Config, FourLetter};
 
@@ -86,8 +86,8 @@ fn super_digest(text: &str) -> Result<String, String> {
 
 fn max_request(text: &str) -> Result<usize, String> {
     let bytes: usize = text.parse().map_err(|error| format!("{error}"))?;
-    if !(1024..=ZK_REQUEST_BYTES_MAX).contains(&bytes) {
-        return Err(format!("it is 1024 to {ZK_REQUEST_BYTES_MAX}"));
+    if !(1024..=ZK_SERVED_REQUEST_BYTES_MAX).contains(&bytes) {
+        return Err(format!("it is 1024 to {ZK_SERVED_REQUEST_BYTES_MAX}"));
     }
     Ok(bytes)
 }
