@@ -53,6 +53,7 @@ fn way(op: Op) -> Way {
         | Op::SetData
         | Op::SetAcl
         | Op::Check
+        | Op::Reconfig
         | Op::Multi => Way::Write,
         _ => Way::Unknown,
     }
@@ -190,7 +191,7 @@ impl Hub {
                 let body = SaslReply { token: None }.to_bytes();
                 conn.push(Item::Known { xid, err: ErrorCode::Ok, body });
             }
-            Op::Reconfig => {
+            Op::Reconfig if !self.around.config.reconfig => {
                 let (err, body) = (ErrorCode::ReconfigDisabled, Vec::new());
                 conn.push(Item::Known { xid, err, body });
             }
