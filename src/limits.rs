@@ -140,6 +140,36 @@ pub const SERVERS_MAX: usize = 32;
 
 /// Changes of nodes that are kept for watches; who is further behind begins anew.
 pub const ZK_CHANGES_KEPT: usize = 65_536;
+/// Bytes of one request of a client that can be allowed: more would not go through the log.
+pub const ZK_SERVED_REQUEST_BYTES_MAX: usize = REQUEST_BYTES_MAX - (64 << 10);
+/// The shortest unit of session time-outs, in milliseconds.
+pub const ZK_TICK_MS_MIN: u64 = 10;
+/// Bytes of the first frame of a client.
+pub const ZK_CONNECT_BYTES_MAX: usize = 1024;
+/// How long a client may take over its first frame, in milliseconds.
+pub const ZK_FIRST_FRAME_WAIT_MS: u64 = 10_000;
+/// Bytes waiting for one client from which on its further requests wait.
+pub const ZK_OUT_BYTES_HIGH: usize = 2 << 20;
+/// Bytes waiting for one client from which on it is let go: watch events can't wait.
+pub const ZK_OUT_BYTES_MAX: usize = 32 << 20;
+/// Lots of bytes waiting for one client.
+pub const ZK_OUT_CHUNKS_MAX: usize = 16_384;
+/// Events of all connections waiting for the hub.
+pub const ZK_EVENTS_MAX: usize = 4096;
+/// Clients of one server.
+pub const ZK_CONNECTIONS_MAX: usize = 20_000;
+/// Watches of one connection.
+pub const ZK_WATCHES_PER_CONNECTION_MAX: usize = 250_000;
+/// Requests of clients in one command.
+pub const ZK_BATCH_REQUESTS_MAX: usize = 2048;
+/// Bytes of requests of clients in one command, unless one alone has more.
+pub const ZK_BATCH_BYTES: usize = 768 << 10;
+/// Sessions that one server tells the leader of at once.
+pub const ZK_TOUCHED_MAX: usize = 50_000;
+/// Sessions that one command ends.
+pub const ZK_EXPIRED_PER_COMMAND_MAX: usize = 256;
+/// Nodes that one command removes because they are over.
+pub const ZK_REAPED_PER_COMMAND_MAX: usize = 1024;
 /// Imports of trees that are remembered.
 pub const ZK_IMPORTS_MAX: usize = 16;
 /// Bytes of the name of an import.

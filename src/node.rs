@@ -15,6 +15,7 @@ use crate::config::{Process, ServerPart};
 use crate::consensus::{self, Consensus};
 use crate::observe::metrics::{self, Metrics};
 use crate::server;
+use crate::zookeeper::endpoint as zookeeper;
 
 /// Why a process can't start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -161,12 +162,22 @@ impl Server {
             metrics.clone(),
             planners.clone(),
         );
+        // A port that is taken now is tried on: an ensemble may still have it, which is to be
+        // replaced.
+        let zookeeper = zookeeper::start(
+            consensus.clone(),
+            part.zookeeper,
+            clock.clone(),
+            metrics.clone(),
+            doors.clone(),
+        );
         let grpc = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(std::time::Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(std::time::Duration::from_secs(10)))
             .add_service(services.raft)
             .add_service(services.cluster)
             .add_service(agents)
+            .add_service(zookeeper)
             .serve_with_incoming_shutdown(
                 // Small messages go out at once: waiting for more would cost 40 ms each.
                 TcpIncoming::from(rpc).with_nodelay(Some(true)),

@@ -1,3 +1,5 @@
 //! ZooKeeper moves in: against real servers and the files that they wrote.
 
+mod files;
 mod servers;
+mod tree;
