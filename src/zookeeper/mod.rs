@@ -13,6 +13,7 @@ pub mod endpoint;
 mod expiry;
 pub mod four_letter;
 mod hub;
+pub mod observer;
 mod packed;
 mod reads;
 pub mod snapshot_file;

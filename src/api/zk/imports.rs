@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 
-use super::rows::Upload;
+use super::rows::send_on;
 use super::view::{self, number};
 use crate::api::context::{Context, Indexed};
 use crate::api::error::Problem;
@@ -19,6 +19,7 @@ use crate::api::view::query::{
     ConsistencyChoice, List, Read, WriteHeaders, ZkRowsQuery, ZkTransactionsQuery,
 };
 use crate::api::view::zk::{ZkImportRow, ZkStep};
+use crate::migrate::zookeeper::pipe::Pipe;
 use crate::state::Command;
 use crate::state::znodes::{ZkExisting, ZkImportStep};
 
@@ -142,7 +143,7 @@ pub(crate) async fn add_zk_rows(
     if media_type.as_deref() != Some(BYTES) {
         return Err(unsupported(media_type.as_deref(), BYTES));
     }
-    Upload::new(&context, &name, query.from).run(body).await?;
+    send_on(body, Pipe::new(context.consensus.clone(), &name, query.from)).await?;
     let view = context.view(ConsistencyChoice::Linearizable).await?;
     let import = view.state.zk_import(&name).ok_or_else(|| Problem::not_found("import", &name))?;
     Ok(Json(view::import(&name, import, view.state.zk())))
