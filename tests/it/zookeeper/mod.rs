@@ -1,5 +1,8 @@
 //! ZooKeeper moves in: against real servers and the files that they wrote.
 
 mod files;
+mod import;
+mod migration;
 mod servers;
 mod tree;
+mod verbs;
