@@ -11,6 +11,9 @@ pub mod model;
 pub mod state;
 pub mod planner;
 
+// Other systems' words: pure.
+pub mod marathon;
+
 // Machinery: clocks, disks, sockets.
 pub mod clock;
 pub mod rpc;
