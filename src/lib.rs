@@ -22,6 +22,8 @@ pub mod observe;
 pub mod consensus;
 pub mod agent;
 pub mod server;
+// Another system's data.
+pub mod migrate;
 pub mod api;
 pub mod bench;
 pub mod config;

@@ -36,6 +36,6 @@ mod tests;
 pub use finding::{Finding, Weight};
 pub use group::{Definition, Definitions, Kind, definitions};
 pub use names::job_name;
-pub use stored::{Find, StoredError, app_json, group_json, pod_json};
+pub use stored::{Find, StoredError, app_json, group_json, path_of, pod_json};
 pub use translate::{Job, Options, Translation, translate};
 pub use wire::messages;

@@ -105,8 +105,8 @@ fn note_unknown(json: &mut Map<String, Value>, read: usize, known: usize) {
     }
 }
 
-/// Storage writes `/a/b` as `a_b`; segments have no underscore.
-fn path_of(safe: &str) -> String {
+/// The id of a path as storage writes it: `/a/b` is `a_b`; segments have no underscore.
+pub fn path_of(safe: &str) -> String {
     if safe.starts_with('/') { safe.to_owned() } else { format!("/{}", safe.replace('_', "/")) }
 }
 
@@ -199,10 +199,15 @@ fn app_of(app: &m::ServiceDefinition) -> Map<String, Value> {
     put(&mut map, "secrets", Value::Object(secrets));
     put(&mut map, "taskKillGracePeriodSeconds", grace(app.task_kill_grace_period));
     if let Some(strategy) = &app.unreachable_strategy {
-        let value = json!({
-            "inactiveAfterSeconds": strategy.inactive_after_seconds(),
-            "expungeAfterSeconds": strategy.expunge_after_seconds(),
-        });
+        let disabled = m::UnreachableStrategy::default();
+        let value = if *strategy == disabled {
+            json!("disabled")
+        } else {
+            json!({
+                "inactiveAfterSeconds": strategy.inactive_after_seconds(),
+                "expungeAfterSeconds": strategy.expunge_after_seconds(),
+            })
+        };
         put(&mut map, "unreachableStrategy", value);
     }
     put(&mut map, "killSelection", json!(app.kill_selection().as_str_name()));
@@ -425,6 +430,7 @@ fn container(info: &m::ExtendedContainerInfo) -> Value {
         opaque(&mut inner, "pullConfig", info.pull_config.as_deref());
         put(&mut map, "docker", Value::Object(inner));
     }
+    opaque(&mut map, "appc", info.appc.as_deref());
     opaque(&mut map, "linuxInfo", info.linux_info.as_deref());
     Value::Object(map)
 }
@@ -464,7 +470,6 @@ fn docker(info: &DockerInfo) -> Value {
     let parameters = parameters.map(|one| json!({ "key": one.key, "value": one.value }));
     put(&mut map, "parameters", parameters.collect());
     put(&mut map, "forcePullImage", json!(info.force_pull_image));
-    opaque(&mut map, "pullConfig", info.pull_config.as_deref());
     Value::Object(map)
 }
 
