@@ -85,6 +85,7 @@ impl Change<'_> {
             Command::LoseAllocs { allocs } => self.lose_disconnected(allocs),
             Command::GiveUpAllocs { allocs } => self.give_up_allocs(allocs),
             Command::EndProbation { node } => self.end_probation(node),
+            Command::AdoptJob { spec, adoptions } => self.adopt_job(spec, adoptions),
             Command::RetireServer { id, name } => {
                 self.state.retired_servers.insert(*id, name.clone());
                 Ok(Reply::Done)

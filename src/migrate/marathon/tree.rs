@@ -40,6 +40,9 @@ struct Reader<'n> {
     state: String,
 }
 
+/// Reads a stored app or pod; the text is its place.
+type Decode = fn(&Bytes, &str) -> Result<Map<String, Value>, SourceError>;
+
 /// Which definition of an app or pod: id as stored, and version.
 type Reference = (String, String);
 
@@ -186,7 +189,7 @@ impl Reader<'_> {
         &self,
         category: &str,
         wanted: Vec<Reference>,
-        decode: fn(&Bytes, &str) -> Result<Map<String, Value>, SourceError>,
+        decode: Decode,
         findings: &mut Vec<Finding>,
     ) -> Result<BTreeMap<Reference, Map<String, Value>>, SourceError> {
         let known = self.category(category).await?;
@@ -217,7 +220,7 @@ impl Reader<'_> {
         &self,
         path: &str,
         version: &str,
-        decode: fn(&Bytes, &str) -> Result<Map<String, Value>, SourceError>,
+        decode: Decode,
     ) -> Result<Option<Map<String, Value>>, SourceError> {
         let exact = format!("{path}/{version}");
         if let Some(bytes) = self.value(&exact).await? {
