@@ -323,3 +323,19 @@ pub const ZK_TRANSACTION_BYTES_MAX: usize = 128 << 20;
 pub const ZK_SNAPPY_BLOCK_BYTES_MAX: usize = 4 << 20;
 /// Bytes that are read at once from such files and streams.
 pub const ZK_READ_BYTES: usize = 256 << 10;
+// --- Marathon ---
+
+/// Apps and pods that are read from one source.
+pub const MARATHON_DEFINITIONS_MAX: usize = 50_000;
+/// Levels of nested groups.
+pub const MARATHON_GROUP_DEPTH_MAX: usize = 32;
+/// Bytes of one value of its storage, unpacked.
+pub const MARATHON_VALUE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of a backup, a saved answer, or the answer of a live Marathon.
+pub const MARATHON_SOURCE_BYTES_MAX: u64 = 512 << 20;
+/// Values of its storage that are read from one source.
+pub const MARATHON_VALUES_MAX: usize = 1_000_000;
+/// Tasks that one request takes over.
+pub const ADOPT_TASKS_MAX: usize = 4096;
+/// Characters of a Mesos task's id.
+pub const MESOS_TASK_ID_CHARS_MAX: usize = 512;

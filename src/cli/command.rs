@@ -9,9 +9,9 @@ use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
 use super::output::{self, Format};
 use super::{
-    bench, completion, cp, deploy, endpoints, events, exec, history, inspect, logs, node, plan,
-    port_forward, ps, rebalance, rollback, run, scale, server, snapshot, start, status, stop, top,
-    var, version,
+    bench, completion, cp, deploy, endpoints, events, exec, history, inspect, logs, migrate, node,
+    plan, port_forward, ps, rebalance, rollback, run, scale, server, snapshot, start, status, stop,
+    top, var, version,
 };
 use crate::config::ConfigFileError;
 
@@ -129,6 +129,8 @@ enum Command {
     Snapshot(snapshot::SnapshotArgs),
     /// Small pieces of configuration, kept in the cluster
     Var(var::VarArgs),
+    /// Bring another system's work over
+    Migrate(migrate::MigrateArgs),
     /// Show settings and where each came from
     Config(start::ConfigArgs),
     /// Measure this machine
@@ -217,6 +219,7 @@ async fn ask(command: Command, context: Context) -> Outcome {
         Command::Events(args) => events::run(args, &context).await,
         Command::Snapshot(args) => snapshot::run(args, &context).await,
         Command::Var(args) => var::run(args, &context).await,
+        Command::Migrate(args) => migrate::run(args, &context).await,
         Command::Agent(_)
         | Command::Dev(_)
         | Command::Config(_)
@@ -269,6 +272,7 @@ mod tests {
             "restart",
             "endpoints",
             "rebalance",
+            "migrate",
         ] {
             let verb = command.find_subcommand(verb).unwrap();
             assert!(verb.get_after_help().is_some(), "{} has no example", verb.get_name());
@@ -321,6 +325,8 @@ mod tests {
             "orch snapshot inspect x.snap",
             "orch var put db/host value --if-index 0",
             "orch completion bash",
+            "orch migrate marathon http://marathon:8080 --dry-run --only /shop",
+            "orch migrate marathon b.tar --adopt -p shop --rename /a/b=c --accept-losses",
             "orch --addr http://a:1,http://b:2 version",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -343,6 +349,9 @@ mod tests {
             "orch logs web -i",
             "orch status web extra",
             "orch ps --frobnicate",
+            "orch migrate",
+            "orch migrate marathon",
+            "orch migrate marathon a --rename /a",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
