@@ -177,6 +177,24 @@ pub const ZK_IMPORT_NAME_BYTES_MAX: usize = 64;
 /// Bytes of nodes in one row of a snapshot, unless one node alone has more.
 pub const ZK_ROWS_BYTES: usize = 256 << 10;
 
+/// Nodes that an operator's removal of a subtree takes in one command.
+pub const ZK_REMOVED_TOGETHER_MAX: usize = 500;
+/// Rows of the upper part of a tree when the caller names no number.
+pub const ZK_TREE_ROWS: usize = 1000;
+/// Rows of the upper part of a tree.
+pub const ZK_TREE_ROWS_MAX: usize = 100_000;
+/// Bytes of rows in one step of an import, unless one row alone has more.
+pub const ZK_CHUNK_BYTES: usize = 512 << 10;
+/// Bytes of one step of an import: a row alone may have so many. A request to the state has room
+/// for little more.
+pub const ZK_CHUNK_BYTES_MAX: usize = 1_900_000;
+/// Nodes that a copy through the clients' port reads at once.
+pub const ZK_WALK_NODES_AT_ONCE: usize = 128;
+/// Nodes that are named as examples of a problem.
+pub const ZK_EXAMPLES_MAX: usize = 10;
+/// Lots of rows on their way into the log, for one import.
+pub const ZK_CHUNKS_IN_FLIGHT: usize = 8;
+
 // --- API ---
 
 /// Bytes of a request body.

@@ -4,6 +4,7 @@
 //! come from elsewhere.
 
 mod acl;
+mod compare;
 mod import;
 mod key;
 mod node;
