@@ -152,6 +152,12 @@ pub const ZK_FIRST_FRAME_WAIT_MS: u64 = 10_000;
 pub const ZK_OUT_BYTES_HIGH: usize = 2 << 20;
 /// Bytes waiting for one client from which on it is let go: watch events can't wait.
 pub const ZK_OUT_BYTES_MAX: usize = 32 << 20;
+/// Bytes of requests of one client that may wait for their answers, or one request's.
+pub const ZK_IN_BYTES_PER_CONNECTION: usize = 4 << 20;
+/// The same of all clients of a server.
+pub const ZK_IN_BYTES_MAX: usize = 256 << 20;
+/// Children of a node from which on listing them is kept away from the hub's loop.
+pub const ZK_CHILDREN_AT_ONCE: u32 = 20_000;
 /// Lots of bytes waiting for one client.
 pub const ZK_OUT_CHUNKS_MAX: usize = 16_384;
 /// Events of all connections waiting for the hub.
