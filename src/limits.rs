@@ -152,6 +152,12 @@ pub const ZK_FIRST_FRAME_WAIT_MS: u64 = 10_000;
 pub const ZK_OUT_BYTES_HIGH: usize = 2 << 20;
 /// Bytes waiting for one client from which on it is let go: watch events can't wait.
 pub const ZK_OUT_BYTES_MAX: usize = 32 << 20;
+/// Bytes of requests of one client that may wait for their answers, or one request's.
+pub const ZK_IN_BYTES_PER_CONNECTION: usize = 4 << 20;
+/// The same of all clients of a server.
+pub const ZK_IN_BYTES_MAX: usize = 256 << 20;
+/// Children of a node from which on listing them is kept away from the hub's loop.
+pub const ZK_CHILDREN_AT_ONCE: u32 = 20_000;
 /// Lots of bytes waiting for one client.
 pub const ZK_OUT_CHUNKS_MAX: usize = 16_384;
 /// Events of all connections waiting for the hub.
@@ -356,3 +362,19 @@ pub const ZK_PROPOSED_BYTES_MAX: usize = 256 << 20;
 pub const ZK_JOIN_WAIT_MS: u64 = 20_000;
 /// How long it may be silent later, in milliseconds: it says that it lives twice a tick.
 pub const ZK_LEADER_SILENCE_MS: u64 = 60_000;
+// --- Marathon ---
+
+/// Apps and pods that are read from one source.
+pub const MARATHON_DEFINITIONS_MAX: usize = 50_000;
+/// Levels of nested groups.
+pub const MARATHON_GROUP_DEPTH_MAX: usize = 32;
+/// Bytes of one value of its storage, unpacked.
+pub const MARATHON_VALUE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of a backup, a saved answer, or the answer of a live Marathon.
+pub const MARATHON_SOURCE_BYTES_MAX: u64 = 512 << 20;
+/// Values of its storage that are read from one source.
+pub const MARATHON_VALUES_MAX: usize = 1_000_000;
+/// Tasks that one request takes over.
+pub const ADOPT_TASKS_MAX: usize = 4096;
+/// Characters of a Mesos task's id.
+pub const MESOS_TASK_ID_CHARS_MAX: usize = 512;

@@ -18,6 +18,7 @@
 //! | `DELETE /v1/jobs/{name}` | `project purge` | | `JobChanged` |
 //! | `POST /v1/jobs/{name}/rollback` | `project` | `RollbackRequest`, or none | `JobChanged` |
 //! | `POST /v1/jobs/{name}/restart` | `project` | | `JobChanged` |
+//! | `POST /v1/jobs/{name}/adopt` | `project` | `AdoptRequest` | `AdoptReply` |
 //! | `GET /v1/jobs/{name}/endpoints` | `project port follow consistency` | | `Endpoints`; server-sent events of them with `follow=true` |
 //! | `GET /v1/jobs/{name}/logs` | `project index follow tail since task grep ignore_case` | | `LogLine`s, `application/x-ndjson` |
 //! | `GET /v1/deployments` | `project job active limit cursor consistency` | | `Page<DeploymentRow>`, newest first |
@@ -71,6 +72,7 @@
 //! | `GET /healthz`, `GET /readyz` | | | `ok`, or 503 with the reason |
 //! | `GET /` | | | a plain page with pointers |
 
+mod adopt;
 mod agents;
 mod allocations;
 mod context;

@@ -14,8 +14,8 @@ use super::error::Problem;
 use super::view::allocation::{ExecControl, TerminalSize};
 use super::view::query::ConsistencyChoice;
 use super::{
-    allocations, deployments, endpoints, events, exec, files, forward, guard, jobs, logs, nodes,
-    plan, rebalance, servers, snapshot,
+    adopt, allocations, deployments, endpoints, events, exec, files, forward, guard, jobs, logs,
+    nodes, plan, rebalance, servers, snapshot,
 };
 use super::{submit, system, usage, variables, zk};
 
@@ -40,6 +40,7 @@ fn routes() -> OpenApiRouter<Context> {
         .routes(routes!(jobs::read_job_spec))
         .routes(routes!(jobs::list_job_versions))
         .routes(routes!(jobs::scale_job))
+        .routes(routes!(adopt::adopt_job))
         .routes(routes!(deployments::rollback_job))
         .routes(routes!(deployments::restart_job))
         .routes(routes!(endpoints::read_endpoints))

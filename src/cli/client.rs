@@ -189,6 +189,11 @@ impl Client {
         (0..count).filter_map(move |i| self.servers.get((first + i) % count))
     }
 
+    /// For what is no server of orch's.
+    pub(super) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
     /// The answer's JSON.
     pub(super) async fn json<T: DeserializeOwned>(&self, call: Call) -> Result<T, Failure> {
         let response = self.send(call).await?;

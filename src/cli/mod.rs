@@ -21,6 +21,7 @@ mod inspect;
 mod job_file;
 mod lines;
 mod logs;
+mod migrate;
 mod node;
 mod output;
 mod plan;
