@@ -182,6 +182,23 @@ pub const ENDPOINTS_LEADERLESS_MS: u64 = 10_000;
 /// Events waiting for one slow reader before its stream is ended.
 pub const EVENT_QUEUE_MAX: usize = 4096;
 
+// --- clients of ZooKeeper's protocol ---
+
+/// Servers in one connect string.
+pub const ZK_SERVERS_MAX: usize = 64;
+/// Bytes of one frame that the client takes from a server: four times what a server takes.
+pub const ZK_REPLY_BYTES_MAX: usize = 4 << 20;
+/// Bytes of one frame that the client sends; servers take 1 MiB unless told otherwise.
+pub const ZK_REQUEST_BYTES_MAX: usize = 4 << 20;
+/// Requests that wait to be sent before callers do.
+pub const ZK_REQUESTS_WAITING_MAX: usize = 1024;
+/// Requests sent together, at most.
+pub const ZK_REQUESTS_TOGETHER_MAX: usize = 256;
+/// Bytes of paths in one request that sets watches again.
+pub const ZK_WATCHES_BYTES_MAX: usize = 128 << 10;
+/// Bytes of the answer to a four-letter word: `dump` and `wchp` are long.
+pub const ZK_FOUR_LETTER_BYTES_MAX: usize = 64 << 20;
+
 // --- agents ---
 
 /// Messages waiting on an agent's stream, each way.

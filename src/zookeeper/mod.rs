@@ -1,6 +1,7 @@
-//! ZooKeeper's side of orch: the endpoint for its clients, and readers of its files and its
-//! ensembles' streams.
+//! ZooKeeper's side of orch: the endpoint for its clients, a client of other servers, and readers
+//! of its files and its ensembles' streams.
 
+pub mod client;
 pub mod data_dir;
 mod packed;
 pub mod snapshot_file;
