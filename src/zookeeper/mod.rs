@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod data_dir;
+pub mod observer;
 mod packed;
 pub mod snapshot_file;
 pub mod txn_log_file;
