@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use self::config::{EnsembleServer, read_config};
 pub use self::error::{During, ObserverError};
-pub use self::leader::{FindError, Leader, find_leader};
+pub use self::leader::{Asked, FindError, Leader, QUORUM_PORT, find_leader};
 use self::learner::Learner;
 use crate::jute::rows::Rows;
 use crate::limits::{ZK_JOIN_WAIT_MS, ZK_OBSERVED_EVENTS_MAX};

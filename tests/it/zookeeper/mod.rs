@@ -3,6 +3,7 @@
 mod files;
 mod import;
 mod migration;
+mod observer;
 mod servers;
 mod tree;
 mod verbs;
