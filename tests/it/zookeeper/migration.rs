@@ -136,7 +136,8 @@ async fn load(client: Client, number: usize, shared: Arc<Shared>, own: Arc<Own>)
             Err(error) => panic!("{error}"),
         }
         let next = own.written.load(Ordering::SeqCst) + 1;
-        surely(|| client.set_data(&counter, next.to_string().as_bytes(), -1)).await;
+        let data = next.to_string().into_bytes();
+        surely(|| client.set_data(&counter, &data, -1)).await;
         own.written.store(next, Ordering::SeqCst);
         shared.holders.fetch_sub(1, Ordering::SeqCst);
         remove(&client, &ticket).await;
