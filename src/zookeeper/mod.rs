@@ -16,6 +16,7 @@ mod hub;
 mod packed;
 mod reads;
 pub mod snapshot_file;
+pub mod tls;
 pub mod txn_log_file;
 mod watches;
 mod window;
