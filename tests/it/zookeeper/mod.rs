@@ -1,3 +1,4 @@
 //! ZooKeeper moves in: against real servers and the files that they wrote.
 
+mod differential;
 mod servers;

@@ -19,24 +19,67 @@ use orch::jute::{Acl, Error, Field, Op, Reader, Stat};
 /// A request. Texts and numbers are whatever a client may send, good or bad.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ask {
-    Create { op: Op, path: String, data: Option<Vec<u8>>, acl: Vec<Acl>, flags: i32, ttl: i64 },
-    Version { op: Op, path: String, version: i32 },
-    Set { path: String, data: Option<Vec<u8>>, version: i32 },
-    SetAcl { path: String, acl: Vec<Acl>, version: i32 },
-    Look { op: Op, path: String, watch: bool },
-    Path { op: Op, path: String },
+    Create {
+        op: Op,
+        path: String,
+        data: Option<Vec<u8>>,
+        acl: Vec<Acl>,
+        flags: i32,
+        ttl: i64,
+    },
+    Version {
+        op: Op,
+        path: String,
+        version: i32,
+    },
+    Set {
+        path: String,
+        data: Option<Vec<u8>>,
+        version: i32,
+    },
+    SetAcl {
+        path: String,
+        acl: Vec<Acl>,
+        version: i32,
+    },
+    Look {
+        op: Op,
+        path: String,
+        watch: bool,
+    },
+    Path {
+        op: Op,
+        path: String,
+    },
     Multi(Vec<Ask>),
     MultiRead(Vec<(Op, String)>),
-    Auth { scheme: String, auth: Vec<u8> },
+    Auth {
+        scheme: String,
+        auth: Vec<u8>,
+    },
     /// `recent`: since the newest transaction that the session has seen; else since ever.
-    SetWatches { with_persistent: bool, recent: bool, lists: [Vec<String>; 5] },
-    AddWatch { path: String, mode: i32 },
-    Watches { op: Op, path: String, kind: i32 },
+    SetWatches {
+        with_persistent: bool,
+        recent: bool,
+        lists: [Vec<String>; 5],
+    },
+    AddWatch {
+        path: String,
+        mode: i32,
+    },
+    Watches {
+        op: Op,
+        path: String,
+        kind: i32,
+    },
     WhoAmI,
     Ping,
     Sasl(Vec<u8>),
     /// Bytes that are no such request.
-    Raw { op: i32, body: Vec<u8> },
+    Raw {
+        op: i32,
+        body: Vec<u8>,
+    },
 }
 
 impl Ask {

@@ -18,11 +18,23 @@ const NUMBERED: usize = 12;
 /// What happens next.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    Connect { session: usize, hello: Hello, timeout: i32, old_client: bool },
+    Connect {
+        session: usize,
+        hello: Hello,
+        timeout: i32,
+        old_client: bool,
+    },
     /// The session goes on, on a new connection, and tells of its watches.
-    Drop { session: usize },
-    Close { session: usize },
-    Ask { session: usize, asks: Vec<Ask> },
+    Drop {
+        session: usize,
+    },
+    Close {
+        session: usize,
+    },
+    Ask {
+        session: usize,
+        asks: Vec<Ask>,
+    },
 }
 
 /// Kinds of watches that one session may have on one path: ZooKeeper up to 3.8 mixes them up

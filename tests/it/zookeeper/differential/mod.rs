@@ -6,6 +6,10 @@
 //! one server, `compare` judges. For a long run:
 //!
 //!     ORCH_DIFFERENTIAL_STEPS=100000 ORCH_DIFFERENTIAL_SEED=7 cargo test differential
+//!
+//! and against any two servers that are fresh and alike in their settings:
+//!
+//!     ORCH_DIFFERENTIAL_SERVERS=127.0.0.1:2181,127.0.0.1:2182 cargo test orch_answers_as
 
 mod asks;
 mod compare;
@@ -19,7 +23,8 @@ use side::{Entry, Side};
 
 use orch::jute::{Acl, Op};
 
-use crate::support::zookeeper::{Options, ZooKeeper};
+use crate::support::zookeeper::{CLIENT_PORT, Options, ZooKeeper};
+use crate::support::{Cluster, LoopbackAddress};
 
 /// Steps of each seed in a usual run.
 const STEPS: usize = 1500;
@@ -180,6 +185,19 @@ fn compare_all(one: &str, other: &str) {
             difference.show();
         }
     }
+}
+
+#[test]
+fn orch_answers_as_zookeeper_does() {
+    if let Ok(servers) = std::env::var("ORCH_DIFFERENTIAL_SERVERS") {
+        let (one, other) = servers.split_once(',').expect("two addresses with a comma");
+        return compare_all(one, other);
+    }
+    let zookeeper = ZooKeeper::standalone(quiet());
+    let address = LoopbackAddress::next().port(CLIENT_PORT).to_string();
+    let mut cluster = Cluster::empty();
+    cluster.server("s1", &["--zk-addr", &address, "--zk-tick", "2s", "--zk-super-digest", SUPER]);
+    compare_all(&zookeeper.connect_string(), &address);
 }
 
 #[test]
