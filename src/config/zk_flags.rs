@@ -42,6 +42,10 @@ pub struct ZkFlags {
     #[arg(long, env = "ORCH_ZK_ENFORCE_QUOTA", num_args = 0..=1, default_missing_value = "true",
           default_value = "false", require_equals = true, value_name = "BOOL")]
     pub zk_enforce_quota: bool,
+    /// Let the super user change the list of servers in /zookeeper/config (reconfigEnabled)
+    #[arg(long, env = "ORCH_ZK_RECONFIG", num_args = 0..=1, default_missing_value = "true",
+          default_value = "false", require_equals = true, value_name = "BOOL")]
+    pub zk_reconfig: bool,
     /// Let clients that agree to it read while no server leads (readonlymode.enabled)
     #[arg(long, env = "ORCH_ZK_READ_ONLY", num_args = 0..=1, default_missing_value = "true",
           default_value = "false", require_equals = true, value_name = "BOOL")]
@@ -60,6 +64,7 @@ impl ZkFlags {
             max_connections_per_address: self.zk_max_connections,
             max_outstanding: self.zk_max_outstanding as usize,
             enforce_quota: self.zk_enforce_quota,
+            reconfig: self.zk_reconfig,
             read_only: self.zk_read_only,
         })
     }

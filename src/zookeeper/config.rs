@@ -27,6 +27,8 @@ pub struct Config {
     pub max_outstanding: usize,
     /// Whether hard limits of quotas hold.
     pub enforce_quota: bool,
+    /// Whether the super user may change the list of servers in `/zookeeper/config`.
+    pub reconfig: bool,
     /// Whether clients that agree may read while there is no leader.
     pub read_only: bool,
 }
@@ -43,6 +45,7 @@ impl Config {
             max_connections_per_address: 60,
             max_outstanding: 1000,
             enforce_quota: false,
+            reconfig: false,
             read_only: false,
         }
     }

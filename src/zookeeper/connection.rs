@@ -16,8 +16,8 @@ use super::hub::HubEvent;
 use super::watches::ConnId;
 use crate::jute::Id;
 use crate::limits::{
-    ZK_CONNECT_BYTES_MAX, ZK_FIRST_FRAME_WAIT_MS, ZK_OUT_BYTES_HIGH, ZK_OUT_BYTES_MAX,
-    ZK_OUT_CHUNKS_MAX,
+    ZK_CONNECT_BYTES_MAX, ZK_FIRST_FRAME_WAIT_MS, ZK_IN_BYTES_PER_CONNECTION, ZK_OUT_BYTES_HIGH,
+    ZK_OUT_BYTES_MAX, ZK_OUT_CHUNKS_MAX,
 };
 
 /// Bytes for a client that wait to be written.
@@ -69,6 +69,8 @@ pub(super) struct Socket {
     pub(super) ids: Vec<Id>,
     pub(super) config: Arc<Config>,
     pub(super) hub: mpsc::Sender<HubEvent>,
+    /// Bytes of requests that may wait on this server.
+    pub(super) room: Arc<Semaphore>,
     /// Ends the listener and all connections.
     pub(super) stop: CancellationToken,
 }
@@ -148,6 +150,7 @@ impl Socket {
     /// Reads frames until the client goes or says something impossible.
     async fn read_frames<S: AsyncRead>(&self, mut read: ReadHalf<S>, permits: &Semaphore) {
         let mut buffer = BytesMut::with_capacity(64 << 10);
+        let own_room = ZK_IN_BYTES_PER_CONNECTION.max(self.config.max_request);
         loop {
             let mut frames = Vec::new();
             while let Some(length) = buffer.first_chunk::<4>() {
@@ -168,11 +171,13 @@ impl Socket {
                 buffer.advance(4);
                 frames.push(buffer.split_to(length).freeze());
             }
-            for lot in frames.chunks(self.config.max_outstanding.max(1)) {
-                let Ok(permit) = permits.acquire_many(lot.len() as u32).await else { return };
+            for frames in lots(frames, self.config.max_outstanding.max(1), own_room) {
+                let Ok(permit) = permits.acquire_many(frames.len() as u32).await else { return };
                 // The hub gives them back with the answers.
                 permit.forget();
-                let lot = HubEvent::Frames { id: self.id, frames: lot.to_vec() };
+                let bytes = frames.iter().map(Bytes::len).sum::<usize>() as u32;
+                let Ok(room) = self.room.clone().acquire_many_owned(bytes).await else { return };
+                let lot = HubEvent::Frames { id: self.id, frames, room };
                 if self.hub.send(lot).await.is_err() {
                     return;
                 }
@@ -183,6 +188,23 @@ impl Socket {
             }
         }
     }
+}
+
+/// Frames in lots of so many, and so many bytes, at most.
+fn lots(frames: Vec<Bytes>, count: usize, bytes: usize) -> Vec<Vec<Bytes>> {
+    let mut lots: Vec<Vec<Bytes>> = Vec::new();
+    let mut size = 0;
+    for frame in frames {
+        size += frame.len();
+        match lots.last_mut() {
+            Some(lot) if lot.len() < count && size <= bytes => lot.push(frame),
+            _ => {
+                size = frame.len();
+                lots.push(vec![frame]);
+            }
+        }
+    }
+    lots
 }
 
 struct Writer<W> {

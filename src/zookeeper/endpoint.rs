@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, TICK};
@@ -16,7 +16,7 @@ use super::expiry::{Door, Expiry};
 use super::hub::{Hub, HubEvent, Surroundings};
 use crate::clock::SharedClock;
 use crate::consensus::Consensus;
-use crate::limits::{ZK_CONNECTIONS_MAX, ZK_EVENTS_MAX};
+use crate::limits::{ZK_CONNECTIONS_MAX, ZK_EVENTS_MAX, ZK_IN_BYTES_MAX};
 use crate::observe::metrics::Metrics;
 use crate::rpc::v1::zoo_keeper_server::ZooKeeperServer;
 use crate::state::State;
@@ -61,7 +61,8 @@ pub fn start(
     };
     let (hub, events) = mpsc::channel(ZK_EVENTS_MAX);
     tokio::spawn(Hub::new(around).run(events, stop.clone()));
-    tokio::spawn(Endpoint { consensus, config, hub }.run(stop));
+    let room = Arc::new(Semaphore::new(ZK_IN_BYTES_MAX));
+    tokio::spawn(Endpoint { consensus, config, hub, room }.run(stop));
     door
 }
 
@@ -69,6 +70,7 @@ struct Endpoint {
     consensus: Consensus,
     config: Arc<Config>,
     hub: mpsc::Sender<HubEvent>,
+    room: Arc<Semaphore>,
 }
 
 impl Endpoint {
@@ -152,6 +154,7 @@ impl Endpoint {
             ids: Vec::new(),
             config: self.config.clone(),
             hub: self.hub.clone(),
+            room: self.room.clone(),
             stop: doors.clone(),
         };
         tokio::spawn(async move {

@@ -18,14 +18,15 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use self::conn::{Conn, Item, Stage};
 use super::config::Config;
 use super::connection::Out;
-use super::watches::{ConnId, Fired, Watches};
+use super::reads::{self, Armed, Caller};
+use super::watches::{ConnId, Fired, Mode, Watches};
 use crate::clock::SharedClock;
 use crate::consensus::{Committed, Consensus, Consistency, Leadership, ProposeError, View};
 use crate::jute::op::{ErrorCode, Op, PERM_READ};
@@ -49,7 +50,7 @@ pub(super) enum HubEvent {
         permits: Arc<Semaphore>,
     },
     /// It asks.
-    Frames { id: ConnId, frames: Vec<Bytes> },
+    Frames { id: ConnId, frames: Vec<Bytes>, room: OwnedSemaphorePermit },
     /// It has taken enough of what it was told that more may follow.
     Room { id: ConnId },
     /// It is gone.
@@ -65,6 +66,9 @@ struct Gathered {
     request: ZkRequest,
     bytes: usize,
 }
+
+/// An answer that was found out elsewhere; none: it could not be.
+type Later = (ConnId, u64, Option<Result<Vec<u8>, ErrorCode>>);
 
 type Outcome = (Vec<ConnId>, Result<Committed, ProposeError>);
 
@@ -96,8 +100,8 @@ pub(super) struct Hub {
     in_flight: Option<BoxFuture<'static, Outcome>>,
     /// Answers that this server's view does not show yet.
     waiting: VecDeque<(u64, Vec<ConnId>, Vec<ZkReply>)>,
-    syncs: FuturesUnordered<BoxFuture<'static, (ConnId, u64, bool)>>,
-    next_sync: u64,
+    later: FuturesUnordered<BoxFuture<'static, Later>>,
+    next_later: u64,
     heard: BTreeSet<i64>,
     started: Instant,
     /// When the loop last woke.
@@ -147,8 +151,8 @@ impl Hub {
             gathered: VecDeque::new(),
             in_flight: None,
             waiting: VecDeque::new(),
-            syncs: FuturesUnordered::new(),
-            next_sync: 0,
+            later: FuturesUnordered::new(),
+            next_later: 0,
             heard: BTreeSet::new(),
             started: Instant::now(),
             now: Instant::now(),
@@ -188,8 +192,8 @@ impl Hub {
                         break;
                     }
                 }
-                Some((conn, number, reached)) = self.syncs.next() => {
-                    self.take_sync(conn, number, reached);
+                Some((conn, number, answer)) = self.later.next() => {
+                    self.take_later(conn, number, answer);
                 }
                 count = events.recv_many(&mut lot, 256) => {
                     if count == 0 {
@@ -229,7 +233,7 @@ impl Hub {
                 self.around.metrics.zk_connections.set(self.conns.len() as i64);
                 self.connect(id, &request);
             }
-            HubEvent::Frames { id, frames } => self.take_frames(id, frames),
+            HubEvent::Frames { id, frames, room } => self.take_frames(id, frames, Arc::new(room)),
             HubEvent::Room { id } => {
                 self.touched.insert(id);
             }
@@ -287,7 +291,7 @@ impl Hub {
             }
         }
         // Whoever waits for a view may go on.
-        let waits = |conn: &Conn| matches!(conn.items.front(), Some((Item::Sync { .. }, _)));
+        let waits = |conn: &Conn| matches!(conn.items.front(), Some((Item::Later { .. }, _)));
         self.touched.extend(self.conns.values().filter(|conn| waits(conn)).map(|conn| conn.id));
     }
 
@@ -482,27 +486,53 @@ impl Hub {
         leadership.leader.is_some() && *self.around.contact.borrow()
     }
 
-    fn sync(&mut self, conn: ConnId) -> u64 {
-        self.next_sync += 1;
-        let (number, consensus) = (self.next_sync, self.around.consensus.clone());
-        self.syncs.push(Box::pin(async move {
-            let reached = consensus.read(Consistency::Linearizable).await.is_ok();
-            (conn, number, reached)
+    /// Answers with `body` once this server has everything that is there now.
+    fn sync(&mut self, conn: ConnId, body: Vec<u8>) -> u64 {
+        self.next_later += 1;
+        let (number, consensus) = (self.next_later, self.around.consensus.clone());
+        self.later.push(Box::pin(async move {
+            let reached = consensus.read(Consistency::Linearizable).await;
+            (conn, number, reached.ok().map(|_| Ok(body)))
         }));
         number
     }
 
-    fn take_sync(&mut self, id: ConnId, number: u64, ok: bool) {
+    /// Answers from the view as it is now, on another thread.
+    fn read_elsewhere(&mut self, id: ConnId, xid: i32, op: Op, body: &[u8]) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        if !ok {
+        self.next_later += 1;
+        let (number, state, body) = (self.next_later, self.view.state.clone(), body.to_vec());
+        let (session, ids) = (conn.session, conn.ids.clone());
+        let lot = conn.lot.clone();
+        conn.items.push_front((Item::Later { xid, number, answer: None }, lot));
+        let mut armed = Armed::new();
+        // Watches count from this view on.
+        let caller = Caller { session, ids: &conn.ids };
+        reads::arm(self.view.state.zk(), caller, op, &body, &mut armed);
+        for (table, path) in armed {
+            self.watches.add(id, table, &path, Mode::Once);
+        }
+        self.later.push(Box::pin(async move {
+            let found = tokio::task::spawn_blocking(move || {
+                let caller = Caller { session, ids: &ids };
+                reads::answer(state.zk(), caller, op, &body, &mut Armed::new())
+            });
+            (id, number, found.await.ok())
+        }));
+    }
+
+    fn take_later(&mut self, id: ConnId, number: u64, found: Option<Result<Vec<u8>, ErrorCode>>) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(found) = found else {
             self.close(id);
             return;
-        }
+        };
         for (item, _) in &mut conn.items {
-            if let Item::Sync { number: own, reached, .. } = item
+            if let Item::Later { number: own, answer, .. } = item
                 && *own == number
             {
-                *reached = true;
+                *answer = Some(found);
+                break;
             }
         }
         self.touched.insert(id);
@@ -545,9 +575,9 @@ impl Hub {
             if waits {
                 return;
             }
-            let Some((item, arrived)) = conn.items.pop_front() else { return };
+            let Some((item, lot)) = conn.items.pop_front() else { return };
             self.sent += 1;
-            self.latency.add(self.now.duration_since(arrived));
+            self.latency.add(self.now.duration_since(lot.arrived));
             let zxid = self.view.state.zk().zxid();
             match item {
                 Item::Read { xid, op, body } => self.read(id, xid, op, &body),
@@ -555,9 +585,12 @@ impl Hub {
                     conn.reply_number(xid, reply.zxid, reply.err, &reply.body);
                     self.written(id, op, reply.err);
                 }
-                Item::Sync { xid, body, .. } => conn.reply(xid, zxid, ErrorCode::Ok, &body),
+                Item::Later { xid, answer: Some(answer), .. } => match answer {
+                    Ok(body) => conn.reply(xid, zxid, ErrorCode::Ok, &body),
+                    Err(code) => conn.reply(xid, zxid, code, &[]),
+                },
                 Item::Known { xid, err, body } => conn.reply(xid, zxid, err, &body),
-                Item::Write { .. } => {}
+                Item::Write { .. } | Item::Later { .. } => {}
             }
         }
     }

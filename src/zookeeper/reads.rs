@@ -10,6 +10,7 @@ use crate::jute::reply::{
 };
 use crate::jute::request::{MultiReadRequest, PathRequest, WatchRequest};
 use crate::jute::{Field, Id};
+use crate::limits::ZK_CHILDREN_AT_ONCE;
 use crate::state::znodes::{Asker, Tree, Znode};
 
 /// Who reads.
@@ -95,6 +96,29 @@ pub(super) fn answer(
         Op::MultiRead => reader.multi(&MultiReadRequest::from_bytes(body)?).to_bytes(),
         _ => return Err(ErrorCode::Unimplemented),
     })
+}
+
+/// Whether an answer is kept away from the loop that everybody waits for.
+pub(super) fn takes_long(tree: &Tree, op: Op, body: &[u8]) -> bool {
+    match op {
+        Op::GetAllChildrenNumber => true,
+        Op::GetChildren | Op::GetChildren2 => WatchRequest::from_bytes(body)
+            .ok()
+            .and_then(|request| tree.get(request.path))
+            .is_some_and(|node| node.children() > ZK_CHILDREN_AT_ONCE),
+        _ => false,
+    }
+}
+
+/// The watch that listing children sets, without listing them.
+pub(super) fn arm(tree: &Tree, caller: Caller<'_>, op: Op, body: &[u8], armed: &mut Armed) {
+    if matches!(op, Op::GetChildren | Op::GetChildren2)
+        && let Ok(request) = WatchRequest::from_bytes(body)
+        && request.watch
+        && (Reads { tree, caller }).node(request.path, PERM_READ).is_ok()
+    {
+        armed.push((Table::Child, request.path.to_owned()));
+    }
 }
 
 struct Reads<'t> {

@@ -69,7 +69,8 @@ pub enum SnapshotError {
     },
 }
 
-/// The tree's digest as a file has it.
+/// The tree's digest as a file has it. A server that has applied no transaction since its start
+/// writes zeros here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotDigest {
     /// The transaction after which the tree had it.

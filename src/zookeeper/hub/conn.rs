@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::jute::op::{ErrorCode, Op};
@@ -33,8 +33,8 @@ pub(super) enum Item {
     Read { xid: i32, op: Op, body: Bytes },
     /// It is on its way through the log.
     Write { xid: i32, op: Op, reply: Option<ZkReply> },
-    /// It waits until this server has everything that was there when it came.
-    Sync { xid: i32, body: Bytes, number: u64, reached: bool },
+    /// Its answer is found out elsewhere: how fresh this server is, or what takes long to count.
+    Later { xid: i32, number: u64, answer: Option<Result<Vec<u8>, ErrorCode>> },
     /// The answer is known.
     Known { xid: i32, err: ErrorCode, body: Vec<u8> },
 }
@@ -42,7 +42,7 @@ pub(super) enum Item {
 impl Item {
     /// Whether its answer is still to come from elsewhere.
     pub(super) fn waits(&self) -> bool {
-        matches!(self, Self::Write { reply: None, .. } | Self::Sync { reached: false, .. })
+        matches!(self, Self::Write { reply: None, .. } | Self::Later { answer: None, .. })
     }
 }
 
@@ -54,6 +54,14 @@ pub(super) struct Figures {
     pub(super) last_op: Option<Op>,
     pub(super) last_xid: i32,
     pub(super) since: Instant,
+}
+
+/// Frames that came together.
+#[derive(Debug, Clone)]
+pub(super) struct Lot {
+    pub(super) arrived: Instant,
+    /// Their share of the bytes that may wait; given back with the last answer.
+    pub(super) room: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// See the module.
@@ -73,11 +81,11 @@ pub(super) struct Conn {
     pub(super) ids: Vec<Id>,
     /// The same, as commands have it.
     pub(super) caller: Arc<ZkCaller>,
-    pub(super) items: VecDeque<(Item, Instant)>,
-    /// When the last frames came.
-    pub(super) arrived: Instant,
+    pub(super) items: VecDeque<(Item, Lot)>,
+    /// The frames that are being looked at.
+    pub(super) lot: Lot,
     /// What came before the session was there.
-    pub(super) held: Vec<Bytes>,
+    pub(super) held: Vec<(Vec<Bytes>, Arc<OwnedSemaphorePermit>)>,
     pub(super) buffer: Vec<u8>,
     pub(super) figures: Figures,
     out: Out,
@@ -108,7 +116,7 @@ impl Conn {
             ids,
             caller: Arc::default(),
             items: VecDeque::new(),
-            arrived: figures.since,
+            lot: Lot { arrived: figures.since, room: None },
             held: Vec::new(),
             buffer: Vec::new(),
             figures,
@@ -137,7 +145,7 @@ impl Conn {
 
     /// A request that waits for its turn.
     pub(super) fn push(&mut self, item: Item) {
-        self.items.push_back((item, self.arrived));
+        self.items.push_back((item, self.lot.clone()));
     }
 
     fn frame(&mut self, write: impl FnOnce(&mut Vec<u8>)) {

@@ -5,8 +5,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use sha1::{Digest, Sha1};
+use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::conn::{Item, Stage};
+use super::conn::{Item, Lot, Stage};
 use super::{Hub, ZkRequest};
 use crate::jute::op::{ErrorCode, Op, XID_PING};
 use crate::jute::reply::{ConnectReply, ErrorReply, SaslReply};
@@ -53,6 +55,7 @@ fn way(op: Op) -> Way {
         | Op::SetData
         | Op::SetAcl
         | Op::Check
+        | Op::Reconfig
         | Op::Multi => Way::Write,
         _ => Way::Unknown,
     }
@@ -133,15 +136,21 @@ impl Hub {
     /// Frames that came before the session was there.
     pub(super) fn take_held(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let held = std::mem::take(&mut conn.held);
-        self.take_frames(id, held);
+        for (frames, room) in std::mem::take(&mut conn.held) {
+            self.take_frames(id, frames, room);
+        }
     }
 
-    pub(super) fn take_frames(&mut self, id: ConnId, frames: Vec<Bytes>) {
+    pub(super) fn take_frames(
+        &mut self,
+        id: ConnId,
+        frames: Vec<Bytes>,
+        room: Arc<OwnedSemaphorePermit>,
+    ) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         match conn.stage {
             Stage::Connecting => {
-                conn.held.extend(frames);
+                conn.held.push((frames, room));
                 return;
             }
             Stage::Closing => return,
@@ -150,7 +159,7 @@ impl Hub {
         if !conn.is_local {
             self.heard.insert(conn.session);
         }
-        conn.arrived = self.now;
+        conn.lot = Lot { arrived: self.now, room: Some(room) };
         self.received += frames.len() as u64;
         self.touched.insert(id);
         for frame in frames {
@@ -167,6 +176,9 @@ impl Hub {
             };
             let body = frame.slice_ref(reader.rest());
             self.take_request(id, header, body);
+        }
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.lot.room = None;
         }
     }
 
@@ -190,7 +202,7 @@ impl Hub {
                 let body = SaslReply { token: None }.to_bytes();
                 conn.push(Item::Known { xid, err: ErrorCode::Ok, body });
             }
-            Op::Reconfig => {
+            Op::Reconfig if !self.around.config.reconfig => {
                 let (err, body) = (ErrorCode::ReconfigDisabled, Vec::new());
                 conn.push(Item::Known { xid, err, body });
             }
@@ -202,10 +214,10 @@ impl Hub {
                     conn.push(Item::Known { xid, err, body: Vec::new() });
                     return;
                 }
-                let number = self.sync(id);
+                // The answer is the path, as it was asked.
+                let number = self.sync(id, body.to_vec());
                 if let Some(conn) = self.conns.get_mut(&id) {
-                    // The answer is the path, as it was asked.
-                    conn.push(Item::Sync { xid, body, number, reached: false });
+                    conn.push(Item::Later { xid, number, answer: None });
                 }
             }
             Op::CloseSession if conn.is_local => {
@@ -284,6 +296,10 @@ impl Hub {
             Op::SetWatches | Op::SetWatches2 => self.set_watches(id, op, body),
             Op::AddWatch => self.add_watch(id, body),
             Op::CheckWatches | Op::RemoveWatches => self.remove_watches(id, op, body),
+            _ if reads::takes_long(tree, op, body) => {
+                self.read_elsewhere(id, xid, op, body);
+                return;
+            }
             _ => {
                 let Some(conn) = self.conns.get(&id) else { return };
                 let caller = Caller { session: conn.session, ids: &conn.ids };

@@ -1,4 +1,6 @@
 //! ZooKeeper moves in: against real servers and the files that they wrote.
 
 mod differential;
+mod files;
 mod servers;
+mod tree;

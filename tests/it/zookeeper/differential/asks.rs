@@ -119,7 +119,7 @@ impl Ask {
 
     /// Whether servers may answer it past what was asked before it.
     pub fn goes_alone(&self) -> bool {
-        matches!(self, Self::Auth { .. } | Self::Sasl(_) | Self::Raw { .. })
+        matches!(self, Self::Auth { .. } | Self::Sasl(_) | Self::Ping | Self::Raw { .. })
     }
 
     /// Its bytes behind the header; `last_zxid` is the newest that the session has seen.
