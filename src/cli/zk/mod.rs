@@ -1,10 +1,13 @@
 //! `orch zk`: ZooKeeper's nodes, and how they come here.
 
+mod cutover;
 mod ensemble;
 mod feed;
 mod files;
 mod import;
+mod migrate;
 mod nodes;
+mod rollback;
 mod tree;
 mod watch;
 
@@ -50,6 +53,8 @@ enum ZkVerb {
     Dump(tree::DumpArgs),
     /// Copy the nodes of a ZooKeeper here, once
     Import(import::ImportArgs),
+    /// Move an ensemble here while it is in use
+    Migrate(migrate::MigrateArgs),
 }
 
 pub(super) async fn run(args: ZkArgs, context: &Context) -> Outcome {
@@ -63,6 +68,7 @@ pub(super) async fn run(args: ZkArgs, context: &Context) -> Outcome {
         ZkVerb::Watch(args) => watch::run(args, context).await,
         ZkVerb::Dump(args) => tree::dump(args, context).await,
         ZkVerb::Import(args) => import::run(args, context).await,
+        ZkVerb::Migrate(args) => migrate::run(args, context).await,
     }
 }
 
