@@ -104,6 +104,14 @@ need_static_busybox() {
   BUSYBOX=/bin/busybox
 }
 
+# A real ZooKeeper with its Java, to test against.
+need_zookeeper() {
+  [ -e /usr/share/java/zookeeper.jar ] && has java && return 0
+  install_packages zookeeper && [ -e /usr/share/java/zookeeper.jar ] && has java && return 0
+  fail "ZooKeeper is missing: the tests run against a real one." \
+    "Run as root:  apt-get install --no-install-recommends zookeeper"
+}
+
 # --- Docker engine ----------------------------------------------------------------------------
 
 ENGINE_PID=''        # of the dockerd started here

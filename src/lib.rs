@@ -8,6 +8,7 @@ pub mod limits;
 
 // Core: pure, synchronous, deterministic.
 pub mod model;
+pub mod jute;
 pub mod state;
 pub mod planner;
 
@@ -22,6 +23,7 @@ pub mod observe;
 pub mod consensus;
 pub mod agent;
 pub mod server;
+pub mod zookeeper;
 // Another system's data.
 pub mod migrate;
 pub mod api;

@@ -50,6 +50,19 @@
 //! | `GET /v1/variables/{path}` | `project consistency` | | the value; `ETag: "modified_index"` |
 //! | `PUT /v1/variables/{path}` | `project if_index` or `If-Match` | the value | `VariableWritten` |
 //! | `DELETE /v1/variables/{path}` | `project if_index` or `If-Match` | | 204 |
+//! | `GET /v1/zk/node` | `path raw consistency` | | `ZkNode`; the data with `raw=true` or `Accept: application/octet-stream` |
+//! | `PUT /v1/zk/node` | `path version create` | the data | `ZkWritten` |
+//! | `DELETE /v1/zk/node` | `path version recursive` | | `ZkRemoved` |
+//! | `GET /v1/zk/children` | `path limit cursor consistency` | | `Page<ZkChild>` |
+//! | `GET /v1/zk/tree` | `path depth limit consistency` | | `ZkTree` |
+//! | `GET /v1/zk/summary` | `consistency` | | `ZkSummary` |
+//! | `GET /v1/zk/dump` | `path consistency` | | `ZkNode`s, `application/x-ndjson` |
+//! | `GET /v1/zk/watch` | `path recursive since`; header `Last-Event-ID` | | server-sent events of `ZkChange` |
+//! | `GET /v1/zk/imports` | `limit cursor consistency` | | `Page<ZkImportRow>` |
+//! | `GET /v1/zk/imports/{name}` | `consistency` | | `ZkImportRow` |
+//! | `POST /v1/zk/imports/{name}/steps` | | `ZkStep` | `ZkImportRow` |
+//! | `POST /v1/zk/imports/{name}/rows` | `from` | lots of rows | `ZkImportRow` |
+//! | `POST /v1/zk/imports/{name}/transactions` | `after` | transactions | `ZkImportRow` |
 //! | `GET /v1/events` | `since job node follow limit`; header `Last-Event-ID` | | server-sent events or WebSocket of `EventRow`; `EventPage` with `follow=false` |
 //! | `GET /v1/snapshot` | `consistency` | | the snapshot's bytes |
 //! | `PUT /v1/snapshot` | | the snapshot's bytes | `RestoreReply` |
@@ -90,6 +103,7 @@ mod system;
 mod usage;
 mod variables;
 pub mod view;
+mod zk;
 
 pub use self::agents::Agents;
 pub use self::context::Context;

@@ -17,13 +17,13 @@ use super::{
     adopt, allocations, deployments, endpoints, events, exec, files, forward, guard, jobs, logs,
     nodes, plan, rebalance, servers, snapshot,
 };
-use super::{submit, system, usage, variables};
+use super::{submit, system, usage, variables, zk};
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "orch",
-        description = "Jobs, deployments, allocations, nodes, servers, variables and events of an orch cluster. \
+        description = "Jobs, deployments, allocations, nodes, servers, variables, ZooKeeper's tree and events of an orch cluster. \
         Reads are linearizable unless ?consistency=stale; errors are problem details (RFC 9457); \
         writes take an Idempotency-Key; reads answer with the header Orch-Index.",
         license(name = "Apache-2.0")
@@ -74,6 +74,17 @@ fn routes() -> OpenApiRouter<Context> {
             variables::write_variable,
             variables::delete_variable
         ))
+        .routes(routes!(zk::read_zk_node, zk::write_zk_node, zk::remove_zk_node))
+        .routes(routes!(zk::list_zk_children))
+        .routes(routes!(zk::read_zk_tree))
+        .routes(routes!(zk::read_zk_summary))
+        .routes(routes!(zk::dump_zk))
+        .routes(routes!(zk::watch_zk))
+        .routes(routes!(zk::list_zk_imports))
+        .routes(routes!(zk::read_zk_import))
+        .routes(routes!(zk::step_zk_import))
+        .routes(routes!(zk::add_zk_rows))
+        .routes(routes!(zk::add_zk_transactions))
         .routes(routes!(events::events))
         .routes(routes!(snapshot::save_snapshot, snapshot::restore_snapshot))
         .routes(routes!(system::read_openapi))

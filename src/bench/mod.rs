@@ -11,6 +11,7 @@ pub mod schedule;
 pub mod services;
 pub mod start;
 pub mod store;
+pub mod zk;
 
 use std::time::Instant;
 

@@ -7,8 +7,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
 use super::output::{Cell, note};
-use crate::bench::{Spread, nodes, schedule, services, start, store};
+use crate::bench::{Spread, nodes, schedule, services, start, store, zk};
 use crate::model::time::Millis;
+use crate::zookeeper::client::Ensemble;
 
 /// Verbs of `orch bench`.
 #[derive(Debug, Args)]
@@ -18,6 +19,7 @@ use crate::model::time::Millis;
   orch bench nodes --nodes 5000                     how soon lost nodes are noticed among many
   orch bench start --image busybox:1                how fast containers start, beside docker run
   orch bench services --image busybox:1             kills, updates, drains, beside Docker Swarm
+  orch bench zk 127.0.0.1:2181 127.0.0.1:2182       one ZooKeeper-protocol server beside another
 Each figure is the median of the runs, with the smallest and largest behind it.")]
 pub(super) struct BenchArgs {
     #[command(subcommand)]
@@ -114,6 +116,67 @@ enum BenchVerb {
         #[arg(long, value_delimiter = ',', value_enum)]
         only: Vec<PartArg>,
     },
+    /// Drive servers of ZooKeeper's protocol: orch's, ZooKeeper itself, or any other
+    ///
+    /// Several are measured in turn, run by run, and the first is compared with the last. The
+    /// nodes that it makes are below one of its own and gone at the end.
+    Zk {
+        /// HOST:PORT of a server, or of several of one ensemble with commas between them
+        #[arg(required = true, value_name = "ADDR")]
+        targets: Vec<Ensemble>,
+        /// What the rows call them, in the same order; by default, their addresses
+        #[arg(long, value_delimiter = ',')]
+        label: Vec<String>,
+        /// Connections, spread over the servers of an ensemble
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]
+        connections: u16,
+        /// Requests on their way on each connection
+        #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096))]
+        outstanding: u16,
+        /// Bytes of each value
+        #[arg(long, default_value_t = 512,
+            value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+        value_bytes: u32,
+        /// Length of one run
+        #[arg(long, default_value = "3s")]
+        run: Millis,
+        /// Times each measurement is taken
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+        runs: u32,
+        /// Measure only these
+        #[arg(long, value_delimiter = ',', value_enum, conflicts_with = "gap")]
+        only: Vec<WorkloadArg>,
+        /// Instead, write one after another on each connection for the length of one run, while
+        /// you end the leader: how long was no write acknowledged?
+        #[arg(long)]
+        gap: bool,
+    },
+}
+
+/// What `orch bench zk` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum WorkloadArg {
+    Create,
+    Set,
+    Get,
+    Mixed,
+    CreateAlone,
+    SetAlone,
+    GetAlone,
+}
+
+impl From<WorkloadArg> for zk::Workload {
+    fn from(from: WorkloadArg) -> Self {
+        match from {
+            WorkloadArg::Create => Self::Create,
+            WorkloadArg::Set => Self::Set,
+            WorkloadArg::Get => Self::Get,
+            WorkloadArg::Mixed => Self::Mixed,
+            WorkloadArg::CreateAlone => Self::CreateAlone,
+            WorkloadArg::SetAlone => Self::SetAlone,
+            WorkloadArg::GetAlone => Self::GetAlone,
+        }
+    }
 }
 
 /// What `orch bench services` measures.
@@ -246,8 +309,129 @@ pub(super) fn run(args: BenchArgs, addr: &str, context: &Context) -> Outcome {
                 format!("{}\n{table}", report.facts.line())
             })?;
         }
+        BenchVerb::Zk {
+            targets,
+            label,
+            connections,
+            outstanding,
+            value_bytes,
+            run,
+            runs,
+            only,
+            gap,
+        } => {
+            let workloads = match only.is_empty() {
+                true => zk::Workload::ALL.to_vec(),
+                false => only.into_iter().map(zk::Workload::from).collect(),
+            };
+            let options = zk::Options {
+                targets: labelled(targets, label)?,
+                connections: connections.into(),
+                outstanding: outstanding.into(),
+                value_bytes: value_bytes as usize,
+                run: run.as_duration(),
+                runs,
+                workloads,
+            };
+            let runtime = tokio::runtime::Runtime::new()
+                .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
+            if gap {
+                let report = runtime
+                    .block_on(zk::gap(&options, &note))
+                    .map_err(|error| Failure::failed(error.to_string()))?;
+                context.output.value(&report, || {
+                    let rows = report.rows.iter().map(gap_row);
+                    let table = context.output.table(&GAPS, rows);
+                    format!("{}\n{table}", report.facts.line())
+                })?;
+            } else {
+                let report = runtime
+                    .block_on(zk::run(&options, &note))
+                    .map_err(|error| Failure::failed(error.to_string()))?;
+                context.output.value(&report, || zk_text(&report, context))?;
+            }
+        }
     }
     Ok(Exit::DONE)
+}
+
+/// With their addresses where there is no label.
+fn labelled(targets: Vec<Ensemble>, labels: Vec<String>) -> Result<Vec<zk::Target>, Failure> {
+    if labels.len() > targets.len() {
+        return Err(Failure::usage(format!(
+            "--label names {} targets, but {} are given",
+            labels.len(),
+            targets.len()
+        )));
+    }
+    let labels = labels.into_iter().map(Some).chain(std::iter::repeat(None));
+    let targets = targets.into_iter().zip(labels).map(|(ensemble, label)| {
+        let label = label.unwrap_or_else(|| ensemble.servers.join(","));
+        zk::Target { label, ensemble }
+    });
+    Ok(targets.collect())
+}
+
+const ZK: [&str; 7] = [
+    "WORKLOAD",
+    "TARGET",
+    "OUTSTANDING",
+    "PER SECOND",
+    "HALF WITHIN us",
+    "99% WITHIN us",
+    "RATIO (PER SECOND, HALF, 99%)",
+];
+
+fn zk_text(report: &zk::Report, context: &Context) -> String {
+    let first = report.rows.first().map(|row| row.target.as_str());
+    let rows = report.rows.iter().map(|row| {
+        let ratio = report.ratios.iter().find(|ratio| ratio.workload == row.workload);
+        let ratio = ratio.filter(|_| first == Some(row.target.as_str()));
+        vec![
+            row.workload.to_string().into(),
+            row.target.clone().into(),
+            format!("{} x {}", row.connections, row.outstanding).into(),
+            spread(&row.per_second).into(),
+            spread(&row.p50_us).into(),
+            spread(&row.p99_us).into(),
+            ratio
+                .map_or_else(
+                    || "-".to_owned(),
+                    |ratio| format!("{:.2}, {:.2}, {:.2}", ratio.per_second, ratio.p50, ratio.p99),
+                )
+                .into(),
+        ]
+    });
+    let table = context.output.table(&ZK, rows);
+    let servers = report.servers.iter().map(|server| {
+        let version = server.version.as_deref().unwrap_or("version unknown");
+        format!("{}: {}, {version}, {}\n", server.label, server.addr, server.modes.join(" "))
+    });
+    format!("{}\n{}{table}", report.facts.line(), servers.collect::<String>())
+}
+
+const GAPS: [&str; 8] = [
+    "TARGET",
+    "WRITERS",
+    "WRITES",
+    "FAILED",
+    "RECONNECTS",
+    "EXPIRED",
+    "LONGEST PAUSE ms",
+    "OF ONE WRITER ms",
+];
+
+fn gap_row(row: &zk::GapRow) -> Vec<Cell> {
+    vec![
+        row.target.clone().into(),
+        Cell::number(row.writers),
+        Cell::number(row.writes),
+        Cell::number(row.failed),
+        Cell::number(row.reconnects),
+        Cell::number(row.expired),
+        format!("{:.0}", row.gap_ms).into(),
+        format!("{:.0}", row.writer_gap_ms).into(),
+    ]
 }
 
 const SERVICES: [&str; 6] = ["WHAT", "SWARM ms", "ORCH ms", "RATIO", "FEWEST HEALTHY", "NOTE"];

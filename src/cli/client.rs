@@ -109,6 +109,12 @@ impl Call {
         self
     }
 
+    /// Its answer may take as long as it likes.
+    pub(super) fn unhurried(mut self) -> Self {
+        self.streams = true;
+        self
+    }
+
     /// For a write that is no command to the state, which alone remembers keys.
     pub(super) fn without_key(mut self) -> Self {
         self.unkeyed = true;

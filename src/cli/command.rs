@@ -11,7 +11,7 @@ use super::output::{self, Format};
 use super::{
     bench, completion, cp, deploy, endpoints, events, exec, history, inspect, logs, migrate, node,
     plan, port_forward, ps, rebalance, rollback, run, scale, server, snapshot, start, status, stop,
-    top, var, version,
+    top, var, version, zk,
 };
 use crate::config::ConfigFileError;
 
@@ -131,6 +131,8 @@ enum Command {
     Var(var::VarArgs),
     /// Bring another system's work over
     Migrate(migrate::MigrateArgs),
+    /// ZooKeeper's nodes, kept in the cluster; and how they come here
+    Zk(Box<zk::ZkArgs>),
     /// Show settings and where each came from
     Config(start::ConfigArgs),
     /// Measure this machine
@@ -220,6 +222,7 @@ async fn ask(command: Command, context: Context) -> Outcome {
         Command::Snapshot(args) => snapshot::run(args, &context).await,
         Command::Var(args) => var::run(args, &context).await,
         Command::Migrate(args) => migrate::run(args, &context).await,
+        Command::Zk(args) => zk::run(*args, &context).await,
         Command::Agent(_)
         | Command::Dev(_)
         | Command::Config(_)
@@ -273,6 +276,7 @@ mod tests {
             "endpoints",
             "rebalance",
             "migrate",
+            "zk",
         ] {
             let verb = command.find_subcommand(verb).unwrap();
             assert!(verb.get_after_help().is_some(), "{} has no example", verb.get_name());
@@ -324,6 +328,15 @@ mod tests {
             "orch events -f --since 10 --job web",
             "orch snapshot inspect x.snap",
             "orch var put db/host value --if-index 0",
+            "orch zk ls",
+            "orch zk get /a/b -o json",
+            "orch zk set /a -x --create",
+            "orch zk set /a @file --version 3",
+            "orch zk rm -r /a",
+            "orch zk stat",
+            "orch zk tree / --depth 2",
+            "orch zk watch /a -r --since 7",
+            "orch zk dump /a",
             "orch completion bash",
             "orch migrate marathon http://marathon:8080 --dry-run --only /shop",
             "orch migrate marathon b.tar --adopt -p shop --rename /a/b=c --accept-losses",
@@ -348,6 +361,9 @@ mod tests {
             "orch logs web --grep (",
             "orch logs web -i",
             "orch status web extra",
+            "orch zk get",
+            "orch zk get a/b",
+            "orch zk set /a x --create --version 1",
             "orch ps --frobnicate",
             "orch migrate",
             "orch migrate marathon",

@@ -44,5 +44,6 @@ mod var;
 mod verdict;
 mod version;
 mod words;
+mod zk;
 
 pub use command::{Cli, main};

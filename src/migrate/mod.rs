@@ -4,3 +4,4 @@
 //! `marathon`.
 
 pub mod marathon;
+pub mod zookeeper;

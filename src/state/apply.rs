@@ -85,6 +85,9 @@ impl Change<'_> {
             Command::LoseAllocs { allocs } => self.lose_disconnected(allocs),
             Command::GiveUpAllocs { allocs } => self.give_up_allocs(allocs),
             Command::EndProbation { node } => self.end_probation(node),
+            Command::Zk(batch) => self.zk_requests(batch),
+            Command::ExpireZkSessions { sessions } => self.zk_expire(sessions),
+            Command::ImportZk { name, step } => self.zk_import(name, step),
             Command::AdoptJob { spec, adoptions } => self.adopt_job(spec, adoptions),
             Command::RetireServer { id, name } => {
                 self.state.retired_servers.insert(*id, name.clone());

@@ -13,6 +13,7 @@ use crate::model::name::{AllocId, JobId, NodeName, ProjectName, ServerName, Task
 use crate::model::node::{NodeSpec, NodeState};
 use crate::model::time::{Millis, Timestamp};
 use crate::model::variable::VariablePath;
+use crate::state::znodes::{ZkBatch, ZkImportStep};
 
 /// A command with its envelope: what a log entry holds a batch of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,6 +228,20 @@ pub enum Command {
         /// Which.
         node: NodeName,
     },
+    /// What clients of ZooKeeper's protocol ask.
+    Zk(Box<ZkBatch>),
+    /// Sessions of such clients that were not heard in their time.
+    ExpireZkSessions {
+        /// Which, each with the connection it was on then.
+        sessions: Vec<(i64, u64)>,
+    },
+    /// A step of the import of a ZooKeeper's tree.
+    ImportZk {
+        /// The import.
+        name: String,
+        /// The step.
+        step: Box<ZkImportStep>,
+    },
     /// Creates a job whose first copies run already, as containers of another scheduler's.
     AdoptJob {
         /// The whole job; there must be none of its name.
@@ -269,6 +284,9 @@ impl Command {
             Self::LoseAllocs { .. } => "lose_allocs",
             Self::GiveUpAllocs { .. } => "give_up_allocs",
             Self::EndProbation { .. } => "end_probation",
+            Self::Zk(_) => "zk",
+            Self::ExpireZkSessions { .. } => "expire_zk_sessions",
+            Self::ImportZk { .. } => "import_zk",
             Self::AdoptJob { .. } => "adopt_job",
         }
     }

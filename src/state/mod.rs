@@ -22,6 +22,7 @@ mod replies;
 mod restore;
 pub mod snapshot;
 mod variables;
+pub mod znodes;
 
 use std::sync::Arc;
 
@@ -36,6 +37,7 @@ pub use self::query::NodeUse;
 pub use self::rejected::{Rejected, RejectedCode};
 use self::replies::Remembered;
 use self::restore::Staging;
+use self::znodes::{Tree, ZkImport, ZkReply};
 use crate::model::allocation::Allocation;
 use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::name::{AllocId, JobId, NodeName, ServerName};
@@ -85,6 +87,8 @@ pub enum Reply {
         /// The index to compare with next time.
         index: u64,
     },
+    /// Answers to clients of ZooKeeper's protocol, one for each request.
+    Zk(Vec<ZkReply>),
 }
 
 /// The cluster's state. A clone is cheap: tables share their structure.
@@ -105,6 +109,8 @@ pub struct State {
     events: Vector<Arc<EventRecord>>,
     staging: Staging,
     retired_servers: OrdMap<u64, ServerName>,
+    zk: Tree,
+    zk_imports: OrdMap<String, Arc<ZkImport>>,
     // Indexes: derived from `allocs`, not part of a snapshot.
     allocs_of_job: OrdMap<JobId, OrdSet<AllocId>>,
     allocs_on_node: OrdMap<NodeName, OrdSet<AllocId>>,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use imbl::OrdSet;
 
+use super::znodes::{Tree, ZkImport};
 use super::{EventRecord, Job, Stamp, State, snapshot};
 use crate::model::allocation::{Allocation, Assignment, Desired};
 use crate::model::job::Protocol;
@@ -55,6 +56,21 @@ pub struct EventsGone {
 }
 
 impl State {
+    /// The nodes that clients of ZooKeeper's protocol see.
+    pub fn zk(&self) -> &Tree {
+        &self.zk
+    }
+
+    /// Imports of such trees, by name.
+    pub fn zk_imports(&self) -> impl Iterator<Item = (&str, &Arc<ZkImport>)> {
+        self.zk_imports.iter().map(|(name, import)| (name.as_str(), import))
+    }
+
+    /// An import.
+    pub fn zk_import(&self, name: &str) -> Option<&Arc<ZkImport>> {
+        self.zk_imports.get(name)
+    }
+
     /// The cluster's id; 0 before its first command.
     pub fn cluster_id(&self) -> u64 {
         self.cluster_id
@@ -211,7 +227,7 @@ impl State {
     pub fn checksum(&self) -> u64 {
         let mut hasher = HashWriter(xxhash_rust::xxh3::Xxh3::new());
         // A hasher takes every byte; only the encoding could fail, and it has no way to.
-        match snapshot::write(self, &mut hasher) {
+        match snapshot::write_for_checksum(self, &mut hasher) {
             Ok(()) => hasher.0.digest(),
             Err(_) => 0,
         }

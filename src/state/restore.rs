@@ -63,6 +63,7 @@ impl Change<'_> {
         restored.replies = now.replies.clone();
         restored.replies_order = now.replies_order.clone();
         restored.retired_servers = now.retired_servers.clone();
+        restored.zk.follow(&now.zk);
         restored.renew_orders(self.stamp.index);
         *self.state = restored;
         self.emit(Event::Restored);

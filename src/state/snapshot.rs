@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::codec::{self, CodecError};
+use super::znodes::{self, RowReader, ZkRow};
 use super::{EventRecord, Job, Remembered, Stamp, State};
 use crate::limits::SNAPSHOT_ROW_BYTES_MAX;
 use crate::model::allocation::Allocation;
@@ -49,6 +50,7 @@ enum RowRef<'s> {
     Staged(#[serde(with = "serde_bytes")] &'s [u8]),
     RetiredServer(u64, &'s ServerName),
     Deployment(&'s Deployment),
+    Zk(ZkRow),
     End { rows: u64 },
 }
 
@@ -71,6 +73,7 @@ enum Row {
     Staged(#[serde(with = "serde_bytes")] Vec<u8>),
     RetiredServer(u64, ServerName),
     Deployment(Deployment),
+    Zk(ZkRow),
     End {
         rows: u64,
     },
@@ -81,6 +84,18 @@ enum Row {
 /// # Errors
 /// When `out` does.
 pub fn write(state: &State, out: &mut impl Write) -> Result<(), SnapshotError> {
+    write_rows(state, true, out)
+}
+
+/// Writes all that a checksum of `state` has to cover.
+///
+/// # Errors
+/// When `out` does.
+pub(super) fn write_for_checksum(state: &State, out: &mut impl Write) -> Result<(), SnapshotError> {
+    write_rows(state, false, out)
+}
+
+fn write_rows(state: &State, with_nodes: bool, out: &mut impl Write) -> Result<(), SnapshotError> {
     out.write_all(MAGIC)?;
     out.write_all(&VERSION.to_be_bytes())?;
     let mut rows = 0;
@@ -127,6 +142,7 @@ pub fn write(state: &State, out: &mut impl Write) -> Result<(), SnapshotError> {
     for deployment in state.deployments.values() {
         put(RowRef::Deployment(deployment))?;
     }
+    znodes::write_all(state, with_nodes, |row| put(RowRef::Zk(row)))?;
     let before_end = rows;
     let bytes = codec::to_bytes(&RowRef::End { rows: before_end })?;
     out.write_all(&(bytes.len() as u32).to_be_bytes())?;
@@ -150,6 +166,7 @@ pub fn read(input: &mut impl Read) -> Result<State, SnapshotError> {
     }
     let mut state = State::default();
     let mut count = 0;
+    let mut trees = RowReader::default();
     loop {
         let length = read_u32(input)? as usize;
         if length > SNAPSHOT_ROW_BYTES_MAX {
@@ -164,6 +181,7 @@ pub fn read(input: &mut impl Read) -> Result<State, SnapshotError> {
         match codec::from_bytes(&bytes)? {
             Row::End { rows } if rows == count => return Ok(state),
             Row::End { .. } => return Err(SnapshotError::Damaged("rows are missing")),
+            Row::Zk(row) => trees.put(&mut state, row).map_err(SnapshotError::Damaged)?,
             row => put_row(&mut state, row)?,
         }
         count += 1;
@@ -213,7 +231,7 @@ fn put_row(state: &mut State, row: Row) -> Result<(), SnapshotError> {
         Row::Deployment(deployment) => {
             state.deployments.insert(deployment.id, Arc::new(deployment));
         }
-        Row::End { .. } => {}
+        Row::Zk(_) | Row::End { .. } => {}
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! One binary for all tests that start the real program.
 //!
-//! They need Docker and Debian's busybox-static; `scripts/test` sees to both. Each test has a
-//! cluster of its own on loopback addresses of its own, and ends what it started.
+//! They need Docker, Debian's busybox-static and its zookeeper; `scripts/test` sees to them. Each
+//! test has a cluster of its own on loopback addresses of its own, and ends what it started.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must fail where it stands")]
 #![allow(unreachable_pub, reason = "pub here says: for all test files")]
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "figures and logs of a failed test")]
@@ -33,3 +33,4 @@ mod settings;
 mod simulation;
 mod survival;
 mod traffic;
+mod zookeeper;

@@ -20,6 +20,7 @@ pub mod server;
 pub mod time;
 pub mod usage;
 pub mod variable;
+pub mod zk;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

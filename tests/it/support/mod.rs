@@ -12,6 +12,8 @@ mod http;
 mod process;
 mod wait;
 pub mod writer;
+pub mod zookeeper;
+pub mod zookeeper_client;
 
 pub use address::LoopbackAddress;
 pub use cluster::Cluster;

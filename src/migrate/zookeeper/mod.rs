@@ -1,0 +1,11 @@
+//! From an ensemble of ZooKeeper to here: from its files, as one of its observers, or as its client.
+//!
+//! Start at `source` for where from, at `inventory` for what is found, at `files` for how a copy is
+//! read, at `driver` for the live path.
+
+pub mod chunks;
+pub mod files;
+pub mod inventory;
+pub mod servers;
+pub mod source;
+pub mod walk;

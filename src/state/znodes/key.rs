@@ -1,0 +1,86 @@
+//! The order of nodes: by the parent's path, then by name. A node's children follow one another,
+//! so that listing them is one range and no node keeps a list.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::sync::Arc;
+
+use equivalent::{Comparable, Equivalent};
+
+/// A node's path as a key of the tree.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct PathKey(pub(super) Arc<str>);
+
+impl fmt::Debug for PathKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Looks a path up without owning it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct At<'p>(pub(super) &'p str);
+
+/// A place among the children of `parent`: where `name` is, or would be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Below<'p> {
+    pub(super) parent: &'p str,
+    pub(super) name: &'p str,
+}
+
+/// Parent and name. The root is its own parent, which has no name.
+fn parts(path: &str) -> (&str, &str) {
+    match path.rsplit_once('/') {
+        Some(("", name)) => (if name.is_empty() { "" } else { "/" }, name),
+        Some(parts) => parts,
+        None => ("", path),
+    }
+}
+
+fn order(a: (&str, &str), b: (&str, &str)) -> Ordering {
+    a.0.cmp(b.0).then_with(|| a.1.cmp(b.1))
+}
+
+impl Ord for PathKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        order(parts(&self.0), parts(&other.0))
+    }
+}
+
+impl PartialOrd for PathKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Equivalent<PathKey> for At<'_> {
+    fn equivalent(&self, key: &PathKey) -> bool {
+        *self.0 == *key.0
+    }
+}
+
+impl Comparable<PathKey> for At<'_> {
+    fn compare(&self, key: &PathKey) -> Ordering {
+        order(parts(self.0), parts(&key.0))
+    }
+}
+
+impl Equivalent<PathKey> for Below<'_> {
+    fn equivalent(&self, key: &PathKey) -> bool {
+        self.compare(key) == Ordering::Equal
+    }
+}
+
+impl Comparable<PathKey> for Below<'_> {
+    fn compare(&self, key: &PathKey) -> Ordering {
+        order((self.parent, self.name), parts(&key.0))
+    }
+}
+
+impl PathKey {
+    /// The name below `parent`, if it is a child of it.
+    pub(super) fn name_below(&self, parent: &str) -> Option<&str> {
+        let (above, name) = parts(&self.0);
+        (above == parent).then_some(name)
+    }
+}

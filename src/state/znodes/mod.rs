@@ -1,0 +1,34 @@
+//! ZooKeeper's tree: nodes, sessions and access lists, with its semantics to the letter.
+//!
+//! Start at `tree` for what is kept, at `requests` for what clients ask, at `import` for trees that
+//! come from elsewhere.
+
+mod acl;
+mod compare;
+mod import;
+mod key;
+mod node;
+mod ops;
+mod quota;
+mod reconfig;
+mod replay;
+mod requests;
+mod rows;
+mod session;
+mod tree;
+
+pub use self::acl::Asker;
+pub use self::import::{
+    ROW_ACL, ROW_NODE, ROW_SESSION, ZkExisting, ZkImport, ZkImportPhase, ZkImportStatus,
+    ZkImportStep,
+};
+pub use self::node::Znode;
+pub use self::requests::{ZkBatch, ZkCaller, ZkReply, ZkRequest};
+pub(super) use self::rows::{RowReader, ZkRow, write_all};
+pub use self::session::{Session, imported_password};
+pub use self::tree::{FIRST_ZXID, Tree, Walk, ZnodeChange, ZnodeChangeKind};
+
+use crate::jute::digest;
+
+#[cfg(test)]
+mod tests;
