@@ -12,6 +12,9 @@ pub mod jute;
 pub mod state;
 pub mod planner;
 
+// Other systems' words: pure.
+pub mod marathon;
+
 // Machinery: clocks, disks, sockets.
 pub mod clock;
 pub mod rpc;
@@ -21,6 +24,8 @@ pub mod consensus;
 pub mod agent;
 pub mod server;
 pub mod zookeeper;
+// Another system's data.
+pub mod migrate;
 pub mod api;
 pub mod bench;
 pub mod config;

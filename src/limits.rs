@@ -140,12 +140,68 @@ pub const SERVERS_MAX: usize = 32;
 
 /// Changes of nodes that are kept for watches; who is further behind begins anew.
 pub const ZK_CHANGES_KEPT: usize = 65_536;
+/// Bytes of one request of a client that can be allowed: more would not go through the log.
+pub const ZK_SERVED_REQUEST_BYTES_MAX: usize = REQUEST_BYTES_MAX - (64 << 10);
+/// The shortest unit of session time-outs, in milliseconds.
+pub const ZK_TICK_MS_MIN: u64 = 10;
+/// Bytes of the first frame of a client.
+pub const ZK_CONNECT_BYTES_MAX: usize = 1024;
+/// How long a client may take over its first frame, in milliseconds.
+pub const ZK_FIRST_FRAME_WAIT_MS: u64 = 10_000;
+/// Bytes waiting for one client from which on its further requests wait.
+pub const ZK_OUT_BYTES_HIGH: usize = 2 << 20;
+/// Bytes waiting for one client from which on it is let go: watch events can't wait.
+pub const ZK_OUT_BYTES_MAX: usize = 32 << 20;
+/// Bytes of requests of one client that may wait for their answers, or one request's.
+pub const ZK_IN_BYTES_PER_CONNECTION: usize = 4 << 20;
+/// The same of all clients of a server.
+pub const ZK_IN_BYTES_MAX: usize = 256 << 20;
+/// Children of a node from which on listing them is kept away from the hub's loop.
+pub const ZK_CHILDREN_AT_ONCE: u32 = 20_000;
+/// Lots of bytes waiting for one client.
+pub const ZK_OUT_CHUNKS_MAX: usize = 16_384;
+/// Events of all connections waiting for the hub.
+pub const ZK_EVENTS_MAX: usize = 4096;
+/// Clients of one server.
+pub const ZK_CONNECTIONS_MAX: usize = 20_000;
+/// Watches of one connection.
+pub const ZK_WATCHES_PER_CONNECTION_MAX: usize = 250_000;
+/// Requests of clients in one command.
+pub const ZK_BATCH_REQUESTS_MAX: usize = 2048;
+/// Bytes of requests of clients in one command, unless one alone has more.
+pub const ZK_BATCH_BYTES: usize = 768 << 10;
+/// Sessions that one server tells the leader of at once.
+pub const ZK_TOUCHED_MAX: usize = 50_000;
+/// Sessions that one command ends.
+pub const ZK_EXPIRED_PER_COMMAND_MAX: usize = 256;
+/// Nodes that one command removes because they are over.
+pub const ZK_REAPED_PER_COMMAND_MAX: usize = 1024;
 /// Imports of trees that are remembered.
 pub const ZK_IMPORTS_MAX: usize = 16;
 /// Bytes of the name of an import.
 pub const ZK_IMPORT_NAME_BYTES_MAX: usize = 64;
 /// Bytes of nodes in one row of a snapshot, unless one node alone has more.
 pub const ZK_ROWS_BYTES: usize = 256 << 10;
+
+/// Nodes that an operator's removal of a subtree takes in one command.
+pub const ZK_REMOVED_TOGETHER_MAX: usize = 500;
+/// Rows of the upper part of a tree when the caller names no number.
+pub const ZK_TREE_ROWS: usize = 1000;
+/// Rows of the upper part of a tree.
+pub const ZK_TREE_ROWS_MAX: usize = 100_000;
+/// Bytes of rows in one step of an import, unless one row alone has more.
+pub const ZK_CHUNK_BYTES: usize = 512 << 10;
+/// Bytes of one step of an import: a row alone may have so many. A request to the state has room
+/// for little more.
+pub const ZK_CHUNK_BYTES_MAX: usize = 1_900_000;
+/// How long digests of a copy may differ before it is compared whole, in milliseconds.
+pub const ZK_UNVERIFIED_MS: u64 = 20_000;
+/// Nodes that a copy through the clients' port reads at once.
+pub const ZK_WALK_NODES_AT_ONCE: usize = 128;
+/// Nodes that are named as examples of a problem.
+pub const ZK_EXAMPLES_MAX: usize = 10;
+/// Lots of rows on their way into the log, for one import.
+pub const ZK_CHUNKS_IN_FLIGHT: usize = 8;
 
 // --- API ---
 
@@ -306,3 +362,20 @@ pub const ZK_PROPOSED_BYTES_MAX: usize = 256 << 20;
 pub const ZK_JOIN_WAIT_MS: u64 = 20_000;
 /// How long it may be silent later, in milliseconds: it says that it lives twice a tick.
 pub const ZK_LEADER_SILENCE_MS: u64 = 60_000;
+
+// --- Marathon ---
+
+/// Apps and pods that are read from one source.
+pub const MARATHON_DEFINITIONS_MAX: usize = 50_000;
+/// Levels of nested groups.
+pub const MARATHON_GROUP_DEPTH_MAX: usize = 32;
+/// Bytes of one value of its storage, unpacked.
+pub const MARATHON_VALUE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of a backup, a saved answer, or the answer of a live Marathon.
+pub const MARATHON_SOURCE_BYTES_MAX: u64 = 512 << 20;
+/// Values of its storage that are read from one source.
+pub const MARATHON_VALUES_MAX: usize = 1_000_000;
+/// Tasks that one request takes over.
+pub const ADOPT_TASKS_MAX: usize = 4096;
+/// Characters of a Mesos task's id.
+pub const MESOS_TASK_ID_CHARS_MAX: usize = 512;

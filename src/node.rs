@@ -13,8 +13,10 @@ use crate::api;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Process, ServerPart};
 use crate::consensus::{self, Consensus};
+use crate::migrate;
 use crate::observe::metrics::{self, Metrics};
 use crate::server;
+use crate::zookeeper::endpoint as zookeeper;
 
 /// Why a process can't start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,9 @@ pub enum NodeError {
     /// The log or the snapshots.
     #[error(transparent)]
     Open(#[from] consensus::OpenError),
+    /// Files for the encrypted connections of ZooKeeper's clients.
+    #[error(transparent)]
+    Tls(#[from] crate::zookeeper::tls::TlsError),
     /// Founding, joining or coming back to the cluster.
     #[error(transparent)]
     Start(#[from] consensus::StartError),
@@ -161,12 +166,23 @@ impl Server {
             metrics.clone(),
             planners.clone(),
         );
+        // A port that is taken now is tried on: an ensemble may still have it, which is to be
+        // replaced.
+        let zookeeper = zookeeper::start(
+            consensus.clone(),
+            part.zookeeper,
+            clock.clone(),
+            metrics.clone(),
+            doors.clone(),
+        )?;
+        tokio::spawn(migrate::zookeeper::run(consensus.clone(), planners.clone()));
         let grpc = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(std::time::Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(std::time::Duration::from_secs(10)))
             .add_service(services.raft)
             .add_service(services.cluster)
             .add_service(agents)
+            .add_service(zookeeper)
             .serve_with_incoming_shutdown(
                 // Small messages go out at once: waiting for more would cost 40 ms each.
                 TcpIncoming::from(rpc).with_nodelay(Some(true)),

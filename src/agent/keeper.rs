@@ -2,7 +2,6 @@
 //! it out and come back as events.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +16,13 @@ use super::docker::{Docker, EngineFacts};
 use super::facts;
 use super::link::{self, ToLink};
 use super::meter::{Meter, Sample};
-use super::order::{Owner, Published, TaskKey, TaskOrder, published};
+use super::order::{Owner, TaskKey, TaskOrder, published};
 use super::probe;
 use super::process::Process;
 use super::runtime::{Found, Runtime, RuntimeError};
 use super::start::Start;
 use super::store::{self, Store};
+use super::view::View;
 use super::warden::Warden;
 use crate::clock::SharedClock;
 use crate::limits::{AGENT_QUEUE_MAX, AGENT_STARTS_AT_ONCE};
@@ -67,29 +67,14 @@ pub(super) enum Event {
     DiskUsed(BTreeMap<TaskKey, u64>),
     /// A session asks for an allocation's tasks; all of them without a name.
     Lookup { alloc: AllocId, task: Option<TaskName>, reply: oneshot::Sender<Vec<View>> },
+    /// A session asks for the runtime of containers; none if it does not answer.
+    Containers { reply: oneshot::Sender<Option<Arc<dyn Runtime>>> },
     /// A start took that long, in milliseconds.
     StartTook(u32),
     /// Allocations were written, but for these.
     Saved(Vec<store::Unsaved>),
     /// A stray container was dealt with.
     StrayDone(String),
-}
-
-/// A task as sessions see it.
-#[derive(Debug, Clone)]
-pub(super) struct View {
-    pub(super) key: TaskKey,
-    /// None if its runtime does not answer.
-    pub(super) runtime: Option<Arc<dyn Runtime>>,
-    /// None before its first start.
-    pub(super) handle: Option<String>,
-    pub(super) running: bool,
-    /// Its allocation has ended for good.
-    pub(super) over: bool,
-    /// Its ports with what they were given.
-    pub(super) ports: Vec<Published>,
-    /// Where they are published.
-    pub(super) bind_address: IpAddr,
 }
 
 /// Runs an agent until `stop` is cancelled.
@@ -394,6 +379,9 @@ impl Keeper {
             Event::DiskUsed(used) => self.judge_disk(&used).await,
             Event::Lookup { alloc, task, reply } => {
                 let _ = reply.send(self.views(alloc, task.as_ref()));
+            }
+            Event::Containers { reply } => {
+                let _ = reply.send(self.runtimes.get("docker").cloned());
             }
             Event::StartTook(millis) => {
                 let _ = self.to_link.send(ToLink::StartTook(millis)).await;

@@ -25,6 +25,7 @@ mod session_port;
 mod sessions;
 mod start;
 mod store;
+mod view;
 mod volumes;
 mod warden;
 

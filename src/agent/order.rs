@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::model::allocation::Assignment;
-use crate::model::job::{Protocol, TaskSpec};
+use crate::model::job::{LegacyEnvironment, Protocol, TaskSpec};
 use crate::model::name::{AllocId, JobId, NodeName, PortName, TaskName};
 
 /// Whose tasks: an agent touches no others.
@@ -173,10 +173,79 @@ fn environment(
         set(&format!("PORT_{name}"), inside.to_string());
         set(&format!("HOST_PORT_{name}"), port.host.to_string());
     }
+    if order.spec.legacy_environment == Some(LegacyEnvironment::Marathon) {
+        marathon(order, &mut set);
+    }
     if !order.gpus.is_empty() {
         let list = order.gpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
         set("NVIDIA_VISIBLE_DEVICES", list);
     }
     environment.extend(order.spec.environment.clone());
     environment
+}
+
+/// What Marathon told its tasks: ports are those of the host, and have a number too.
+fn marathon(order: &TaskOrder, set: &mut impl FnMut(&str, String) -> Option<String>) {
+    let hosts: Vec<String> = order.ports.iter().map(|port| port.host.to_string()).collect();
+    for (i, port) in order.ports.iter().enumerate() {
+        let name = port.name.as_str().to_ascii_uppercase().replace('-', "_");
+        if i == 0 {
+            set("PORT", port.host.to_string());
+        }
+        set(&format!("PORT{i}"), port.host.to_string());
+        set(&format!("PORT_{}", port.inside), port.host.to_string());
+        set(&format!("PORT_{name}"), port.host.to_string());
+    }
+    if !hosts.is_empty() {
+        set("PORTS", hosts.join(","));
+    }
+    set("MESOS_TASK_ID", order.key.to_string());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::allocation::Grant;
+    use crate::model::job_file::{Format, read};
+
+    #[test]
+    fn a_task_that_asks_for_it_finds_what_marathon_told() {
+        let file = "job: web\nreplicas: 1\nimage: a:1\nenvironment: { PORT1: mine }\n\
+                    ports: { http: 80, admin-api: auto }\n";
+        let of = |text: &str| {
+            let spec = read(text, Format::Yaml).unwrap().remove(0);
+            let ports = [("http", 31_000), ("admin-api", 31_001)];
+            let ports = ports.map(|(name, port)| (name.parse().unwrap(), port)).into();
+            let assignment = Assignment {
+                id: AllocId(7),
+                version: 1,
+                index: 0,
+                grant: Grant { ports, ..Grant::default() },
+                spec: spec.into(),
+            };
+            let owner = Owner { cluster_id: 1, node: "n1".parse().unwrap() };
+            let (task, address) = ("web".parse().unwrap(), "10.0.0.1");
+            let bind = "0.0.0.0".parse().unwrap();
+            TaskOrder::new(&assignment, &task, &owner, address, bind).unwrap().environment
+        };
+        let plain = of(file);
+        assert_eq!((plain["PORT"].as_str(), plain["PORT_HTTP"].as_str()), ("80", "80"));
+        assert!(!plain.contains_key("PORT0") && !plain.contains_key("MESOS_TASK_ID"));
+        let told = of(&format!("{file}legacy_environment: marathon\n"));
+        for (key, value) in [
+            ("PORT", "31000"),
+            ("PORT0", "31000"),
+            ("PORT_HTTP", "31000"),
+            ("PORT_80", "31000"),
+            ("PORT1", "mine"),
+            ("PORT_ADMIN_API", "31001"),
+            ("PORT_31001", "31001"),
+            ("PORTS", "31000,31001"),
+            ("HOST", "10.0.0.1"),
+            ("HOST_PORT_HTTP", "31000"),
+            ("MESOS_TASK_ID", "a7-web"),
+        ] {
+            assert_eq!(told.get(key).map(String::as_str), Some(value), "{key}");
+        }
+    }
 }

@@ -14,7 +14,7 @@ use super::order::{Owner, TaskKey, TaskOrder};
 use crate::limits::OUTPUT_TAIL_BYTES_MAX;
 use crate::model::pattern::Pattern;
 use crate::model::time::Timestamp;
-use crate::rpc::v1::FileInfo;
+use crate::rpc::v1::{FileInfo, FoundContainer};
 
 /// Why a runtime did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +48,15 @@ pub(super) struct Found {
     pub(super) handle: String,
     /// Whether it runs.
     pub(super) running: bool,
+}
+
+/// What has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Notice {
+    /// One of the owner's tasks.
+    Task(TaskKey),
+    /// A container that may have been taken over: no label says whose it is.
+    Container(String),
 }
 
 /// How a task is.
@@ -203,8 +212,11 @@ pub(super) trait Runtime: Send + Sync + std::fmt::Debug {
         &'a self,
         owner: &'a Owner,
         since: Timestamp,
-        sink: mpsc::Sender<TaskKey>,
+        sink: mpsc::Sender<Notice>,
     ) -> Answer<'a, ()>;
+
+    /// Containers that run under Mesos for these of its tasks.
+    fn find<'a>(&'a self, mesos_tasks: &'a [String]) -> Answer<'a, Vec<FoundContainer>>;
 
     /// Fetches the task's image.
     fn pull<'a>(&'a self, order: &'a TaskOrder) -> Answer<'a, ()>;

@@ -3,9 +3,9 @@
 use tokio::sync::mpsc;
 use tonic::Streaming;
 
-use super::keeper::View;
 use super::runtime::{ExecInput, ExecOutput};
 use super::sessions::{Failure, Session, only};
+use super::view::View;
 use crate::limits::{FILE_PATH_BYTES_MAX, SESSION_QUEUE_MAX};
 use crate::rpc::v1::session_frame::Frame;
 use crate::rpc::v1::{FilesAction, FilesRequest, Opened, SessionFrame};

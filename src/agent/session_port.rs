@@ -9,9 +9,9 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tonic::Streaming;
 
-use super::keeper::View;
 use super::order::Published;
 use super::sessions::{Failure, Session};
+use super::view::View;
 use crate::limits::SESSION_PIECE_BYTES;
 use crate::model::job::Protocol;
 use crate::rpc::v1::session_frame::Frame;

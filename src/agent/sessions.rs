@@ -10,12 +10,13 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
-use super::keeper::{Event, View};
+use super::keeper::Event;
 use super::order::TaskKey;
 use super::runtime::{After, ExecInput, ExecOrder, ExecOutput, Line, LogQuery, RuntimeError};
+use super::view::View;
 use crate::clock::SharedClock;
 use crate::limits::{
-    COMMAND_WORDS_MAX, LOG_TAIL_LINES_MAX, SESSION_FRAME_BYTES, SESSION_QUEUE_MAX,
+    ADOPT_TASKS_MAX, COMMAND_WORDS_MAX, LOG_TAIL_LINES_MAX, SESSION_FRAME_BYTES, SESSION_QUEUE_MAX,
 };
 use crate::model::name::{AllocId, TaskName};
 use crate::model::pattern::Pattern;
@@ -24,8 +25,8 @@ use crate::rpc::v1::agents_client::AgentsClient;
 use crate::rpc::v1::session_frame::Frame;
 use crate::rpc::v1::session_request::Kind;
 use crate::rpc::v1::{
-    ExecRequest, Exit, LogLine, LogLines, LogsRequest, OpenSession, SessionError, SessionFrame,
-    SessionRequest,
+    ExecRequest, Exit, FoundContainers, LogLine, LogLines, LogsRequest, OpenSession, SessionError,
+    SessionFrame, SessionRequest,
 };
 
 /// Between two looks whether a task that ended runs again.
@@ -100,6 +101,9 @@ impl Session {
         request: SessionRequest,
         incoming: &mut Streaming<SessionFrame>,
     ) -> Result<i32, Failure> {
+        if let Some(Kind::Find(find)) = request.kind {
+            return self.find(&find.mesos_tasks).await.map(|()| 0);
+        }
         let alloc = AllocId(request.alloc);
         let task = match request.task.as_str() {
             "" => None,
@@ -125,8 +129,27 @@ impl Session {
             Some(Kind::Exec(exec)) => self.exec(&views, exec, incoming).await,
             Some(Kind::Files(files)) => self.files(&views, files, incoming).await.map(|()| 0),
             Some(Kind::Forward(to)) => self.forward(&views, &to, incoming).await.map(|()| 0),
-            None => Err(Failure("refused", "the session asks for nothing known".to_owned())),
+            Some(Kind::Find(_)) | None => {
+                Err(Failure("refused", "the session asks for nothing known".to_owned()))
+            }
         }
+    }
+
+    /// Looks for containers that run under Mesos.
+    async fn find(&self, mesos_tasks: &[String]) -> Result<(), Failure> {
+        if mesos_tasks.len() > ADOPT_TASKS_MAX {
+            return Err(Failure("refused", format!("more than {ADOPT_TASKS_MAX} tasks")));
+        }
+        let (reply, answer) = oneshot::channel();
+        let stops = || Failure("unreachable", "the agent stops".to_owned());
+        self.events.send(Event::Containers { reply }).await.map_err(|_| stops())?;
+        let Some(runtime) = answer.await.map_err(|_| stops())? else {
+            return Err(Failure("unreachable", "the Docker engine does not answer".to_owned()));
+        };
+        let containers = runtime.find(mesos_tasks).await?;
+        let frame = Frame::Found(FoundContainers { containers });
+        let frame = SessionFrame { frame: Some(frame) };
+        self.frames.send(frame).await.map_err(|_| stops())
     }
 
     async fn look(&self, alloc: AllocId, task: Option<TaskName>) -> Result<Vec<View>, Failure> {

@@ -10,7 +10,7 @@ use super::docker::{Docker, EngineFacts};
 use super::keeper::Event;
 use super::link;
 use super::order::Owner;
-use super::runtime::Runtime;
+use super::runtime::{Notice, Runtime};
 use crate::clock::SharedClock;
 use crate::limits::AGENT_QUEUE_MAX;
 use crate::model::time::Millis;
@@ -103,8 +103,11 @@ impl Warden {
                     Ok(()) => format!("{} is gone", runtime.word()),
                     Err(error) => error.to_string(),
                 },
-                Some(key) = notices.recv() => {
-                    let changed = converge::Event::Changed { key };
+                Some(notice) = notices.recv() => {
+                    let changed = match notice {
+                        Notice::Task(key) => converge::Event::Changed { key },
+                        Notice::Container(handle) => converge::Event::ContainerChanged { handle },
+                    };
                     if self.events.send(Event::Work(changed)).await.is_err() {
                         return "the agent stops".to_owned();
                     }

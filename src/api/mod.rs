@@ -18,6 +18,7 @@
 //! | `DELETE /v1/jobs/{name}` | `project purge` | | `JobChanged` |
 //! | `POST /v1/jobs/{name}/rollback` | `project` | `RollbackRequest`, or none | `JobChanged` |
 //! | `POST /v1/jobs/{name}/restart` | `project` | | `JobChanged` |
+//! | `POST /v1/jobs/{name}/adopt` | `project` | `AdoptRequest` | `AdoptReply` |
 //! | `GET /v1/jobs/{name}/endpoints` | `project port follow consistency` | | `Endpoints`; server-sent events of them with `follow=true` |
 //! | `GET /v1/jobs/{name}/logs` | `project index follow tail since task grep ignore_case` | | `LogLine`s, `application/x-ndjson` |
 //! | `GET /v1/deployments` | `project job active limit cursor consistency` | | `Page<DeploymentRow>`, newest first |
@@ -49,6 +50,20 @@
 //! | `GET /v1/variables/{path}` | `project consistency` | | the value; `ETag: "modified_index"` |
 //! | `PUT /v1/variables/{path}` | `project if_index` or `If-Match` | the value | `VariableWritten` |
 //! | `DELETE /v1/variables/{path}` | `project if_index` or `If-Match` | | 204 |
+//! | `GET /v1/zk/node` | `path raw consistency` | | `ZkNode`; the data with `raw=true` or `Accept: application/octet-stream` |
+//! | `PUT /v1/zk/node` | `path version create` | the data | `ZkWritten` |
+//! | `DELETE /v1/zk/node` | `path version recursive` | | `ZkRemoved` |
+//! | `GET /v1/zk/children` | `path limit cursor consistency` | | `Page<ZkChild>` |
+//! | `GET /v1/zk/tree` | `path depth limit consistency` | | `ZkTree` |
+//! | `GET /v1/zk/summary` | `consistency` | | `ZkSummary` |
+//! | `GET /v1/zk/dump` | `path consistency` | | `ZkNode`s, `application/x-ndjson` |
+//! | `GET /v1/zk/watch` | `path recursive since`; header `Last-Event-ID` | | server-sent events of `ZkChange` |
+//! | `GET /v1/zk/imports` | `limit cursor consistency` | | `Page<ZkImportRow>` |
+//! | `GET /v1/zk/imports/{name}` | `consistency` | | `ZkImportRow` |
+//! | `POST /v1/zk/imports/{name}/steps` | | `ZkStep` | `ZkImportRow` |
+//! | `POST /v1/zk/imports/{name}/rows` | `from` | lots of rows | `ZkImportRow` |
+//! | `POST /v1/zk/imports/{name}/transactions` | `after` | transactions | `ZkImportRow` |
+//! | `GET /v1/zk/imports/{name}/snapshot` | `consistency` | | a snapshot file of ZooKeeper |
 //! | `GET /v1/events` | `since job node follow limit`; header `Last-Event-ID` | | server-sent events or WebSocket of `EventRow`; `EventPage` with `follow=false` |
 //! | `GET /v1/snapshot` | `consistency` | | the snapshot's bytes |
 //! | `PUT /v1/snapshot` | | the snapshot's bytes | `RestoreReply` |
@@ -57,6 +72,7 @@
 //! | `GET /healthz`, `GET /readyz` | | | `ok`, or 503 with the reason |
 //! | `GET /` | | | a plain page with pointers |
 
+mod adopt;
 mod agents;
 mod allocations;
 mod context;
@@ -88,6 +104,7 @@ mod system;
 mod usage;
 mod variables;
 pub mod view;
+mod zk;
 
 pub use self::agents::Agents;
 pub use self::context::Context;

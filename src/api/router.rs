@@ -14,16 +14,16 @@ use super::error::Problem;
 use super::view::allocation::{ExecControl, TerminalSize};
 use super::view::query::ConsistencyChoice;
 use super::{
-    allocations, deployments, endpoints, events, exec, files, forward, guard, jobs, logs, nodes,
-    plan, rebalance, servers, snapshot,
+    adopt, allocations, deployments, endpoints, events, exec, files, forward, guard, jobs, logs,
+    nodes, plan, rebalance, servers, snapshot,
 };
-use super::{submit, system, usage, variables};
+use super::{submit, system, usage, variables, zk};
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "orch",
-        description = "Jobs, deployments, allocations, nodes, servers, variables and events of an orch cluster. \
+        description = "Jobs, deployments, allocations, nodes, servers, variables, ZooKeeper's tree and events of an orch cluster. \
         Reads are linearizable unless ?consistency=stale; errors are problem details (RFC 9457); \
         writes take an Idempotency-Key; reads answer with the header Orch-Index.",
         license(name = "Apache-2.0")
@@ -40,6 +40,7 @@ fn routes() -> OpenApiRouter<Context> {
         .routes(routes!(jobs::read_job_spec))
         .routes(routes!(jobs::list_job_versions))
         .routes(routes!(jobs::scale_job))
+        .routes(routes!(adopt::adopt_job))
         .routes(routes!(deployments::rollback_job))
         .routes(routes!(deployments::restart_job))
         .routes(routes!(endpoints::read_endpoints))
@@ -73,6 +74,18 @@ fn routes() -> OpenApiRouter<Context> {
             variables::write_variable,
             variables::delete_variable
         ))
+        .routes(routes!(zk::read_zk_node, zk::write_zk_node, zk::remove_zk_node))
+        .routes(routes!(zk::list_zk_children))
+        .routes(routes!(zk::read_zk_tree))
+        .routes(routes!(zk::read_zk_summary))
+        .routes(routes!(zk::dump_zk))
+        .routes(routes!(zk::watch_zk))
+        .routes(routes!(zk::list_zk_imports))
+        .routes(routes!(zk::read_zk_import))
+        .routes(routes!(zk::step_zk_import))
+        .routes(routes!(zk::add_zk_rows))
+        .routes(routes!(zk::add_zk_transactions))
+        .routes(routes!(zk::read_zk_import_snapshot))
         .routes(routes!(events::events))
         .routes(routes!(snapshot::save_snapshot, snapshot::restore_snapshot))
         .routes(routes!(system::read_openapi))

@@ -109,6 +109,12 @@ impl Call {
         self
     }
 
+    /// Its answer may take as long as it likes.
+    pub(super) fn unhurried(mut self) -> Self {
+        self.streams = true;
+        self
+    }
+
     /// For a write that is no command to the state, which alone remembers keys.
     pub(super) fn without_key(mut self) -> Self {
         self.unkeyed = true;
@@ -181,6 +187,11 @@ impl Client {
         let first = self.current.load(Ordering::Relaxed);
         let count = self.servers.len();
         (0..count).filter_map(move |i| self.servers.get((first + i) % count))
+    }
+
+    /// For what is no server of orch's.
+    pub(super) fn http(&self) -> &reqwest::Client {
+        &self.http
     }
 
     /// The answer's JSON.

@@ -9,9 +9,9 @@ use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
 use super::output::{self, Format};
 use super::{
-    bench, completion, cp, deploy, endpoints, events, exec, history, inspect, logs, node, plan,
-    port_forward, ps, rebalance, rollback, run, scale, server, snapshot, start, status, stop, top,
-    var, version,
+    bench, completion, cp, deploy, endpoints, events, exec, history, inspect, logs, migrate, node,
+    plan, port_forward, ps, rebalance, rollback, run, scale, server, snapshot, start, status, stop,
+    top, var, version, zk,
 };
 use crate::config::ConfigFileError;
 
@@ -129,6 +129,10 @@ enum Command {
     Snapshot(snapshot::SnapshotArgs),
     /// Small pieces of configuration, kept in the cluster
     Var(var::VarArgs),
+    /// Bring another system's work over
+    Migrate(migrate::MigrateArgs),
+    /// ZooKeeper's nodes, kept in the cluster; and how they come here
+    Zk(Box<zk::ZkArgs>),
     /// Show settings and where each came from
     Config(start::ConfigArgs),
     /// Measure this machine
@@ -217,6 +221,8 @@ async fn ask(command: Command, context: Context) -> Outcome {
         Command::Events(args) => events::run(args, &context).await,
         Command::Snapshot(args) => snapshot::run(args, &context).await,
         Command::Var(args) => var::run(args, &context).await,
+        Command::Migrate(args) => migrate::run(args, &context).await,
+        Command::Zk(args) => zk::run(*args, &context).await,
         Command::Agent(_)
         | Command::Dev(_)
         | Command::Config(_)
@@ -269,6 +275,8 @@ mod tests {
             "restart",
             "endpoints",
             "rebalance",
+            "migrate",
+            "zk",
         ] {
             let verb = command.find_subcommand(verb).unwrap();
             assert!(verb.get_after_help().is_some(), "{} has no example", verb.get_name());
@@ -320,7 +328,18 @@ mod tests {
             "orch events -f --since 10 --job web",
             "orch snapshot inspect x.snap",
             "orch var put db/host value --if-index 0",
+            "orch zk ls",
+            "orch zk get /a/b -o json",
+            "orch zk set /a -x --create",
+            "orch zk set /a @file --version 3",
+            "orch zk rm -r /a",
+            "orch zk stat",
+            "orch zk tree / --depth 2",
+            "orch zk watch /a -r --since 7",
+            "orch zk dump /a",
             "orch completion bash",
+            "orch migrate marathon http://marathon:8080 --dry-run --only /shop",
+            "orch migrate marathon b.tar --adopt -p shop --rename /a/b=c --accept-losses",
             "orch --addr http://a:1,http://b:2 version",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -342,7 +361,13 @@ mod tests {
             "orch logs web --grep (",
             "orch logs web -i",
             "orch status web extra",
+            "orch zk get",
+            "orch zk get a/b",
+            "orch zk set /a x --create --version 1",
             "orch ps --frobnicate",
+            "orch migrate",
+            "orch migrate marathon",
+            "orch migrate marathon a --rename /a",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

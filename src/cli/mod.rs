@@ -21,6 +21,7 @@ mod inspect;
 mod job_file;
 mod lines;
 mod logs;
+mod migrate;
 mod node;
 mod output;
 mod plan;
@@ -43,5 +44,6 @@ mod var;
 mod verdict;
 mod version;
 mod words;
+mod zk;
 
 pub use command::{Cli, main};

@@ -6,12 +6,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::zk_flags::ZkFlags;
 use crate::agent;
 use crate::consensus;
 use crate::model::name::{NodeName, ServerName};
 use crate::model::resources::{Bytes, Resources};
 use crate::model::time::Millis;
 use crate::server;
+use crate::zookeeper;
 
 /// Settings that don't fit together or are missing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -94,6 +96,9 @@ pub struct ServerFlags {
     #[arg(long, env = "ORCH_AGENT", num_args = 0..=1, default_missing_value = "true",
           default_value = "false", require_equals = true, value_name = "BOOL")]
     pub agent: bool,
+    /// What ZooKeeper's clients find.
+    #[command(flatten)]
+    pub zk: ZkFlags,
     /// The agent's settings; they count with --agent.
     #[command(flatten)]
     pub node: NodeFlags,
@@ -144,6 +149,9 @@ pub struct DevFlags {
     /// Where servers and agents connect (gRPC); loopback alone
     #[arg(long, env = "ORCH_RPC_ADDR", value_name = "IP:PORT", default_value = "127.0.0.1:7401")]
     pub rpc_addr: SocketAddr,
+    /// What ZooKeeper's clients find.
+    #[command(flatten)]
+    pub zk: ZkFlags,
     /// What the node offers.
     #[command(flatten)]
     pub node: NodeFlags,
@@ -326,6 +334,8 @@ pub struct ServerPart {
     pub consensus: consensus::Config,
     /// Agents and planners.
     pub server: server::Config,
+    /// The endpoint for ZooKeeper's clients, if there is to be one.
+    pub zookeeper: Option<zookeeper::config::Config>,
 }
 
 impl ServerFlags {
@@ -365,7 +375,9 @@ impl ServerFlags {
             ..Default::default()
         };
         let (api_addr, rpc_addr) = (self.api_addr, self.rpc_addr);
-        Ok(Process { server: Some(ServerPart { api_addr, rpc_addr, consensus, server }), agent })
+        let zookeeper = self.zk.config();
+        let server = ServerPart { api_addr, rpc_addr, consensus, server, zookeeper };
+        Ok(Process { server: Some(server), agent })
     }
 }
 
@@ -408,7 +420,14 @@ impl DevFlags {
     /// # Errors
     /// If an address is not a loopback one.
     pub fn process(&self, data_dir: PathBuf) -> Result<Process, SettingsError> {
-        for (flag, addr) in [("api-addr", self.api_addr), ("rpc-addr", self.rpc_addr)] {
+        let addrs = [
+            ("api-addr", Some(self.api_addr)),
+            ("rpc-addr", Some(self.rpc_addr)),
+            ("zk-addr", self.zk.zk_addr),
+            ("zk-tls-addr", self.zk.zk_tls_addr),
+        ];
+        for (flag, addr) in addrs {
+            let Some(addr) = addr else { continue };
             if !addr.ip().is_loopback() {
                 return Err(SettingsError::Loopback { flag, addr });
             }
@@ -427,7 +446,8 @@ impl DevFlags {
         let mut agent = self.node.config(node, data_dir.join("agent"), vec![rpc], true);
         agent.stop_work_on_exit = self.data_dir.is_none();
         let (api_addr, rpc_addr) = (self.api_addr, self.rpc_addr);
-        let server = ServerPart { api_addr, rpc_addr, consensus, server: Default::default() };
+        let (server, zookeeper) = (Default::default(), self.zk.config());
+        let server = ServerPart { api_addr, rpc_addr, consensus, server, zookeeper };
         Ok(Process { server: Some(server), agent: Some(agent) })
     }
 }

@@ -6,9 +6,11 @@
 mod file;
 mod flags;
 mod show;
+mod zk_flags;
 
 pub use self::file::{ConfigFileError, lenient, with_file};
 pub use self::flags::{
     AgentFlags, DevFlags, NodeFlags, Process, ServerFlags, ServerPart, SettingsError,
 };
 pub use self::show::{Setting, Source, effective};
+pub use self::zk_flags::ZkFlags;

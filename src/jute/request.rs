@@ -160,6 +160,18 @@ records! {
         mode: i32,
     }
 
+    /// `reconfig`.
+    ReconfigRequest<'a> {
+        /// Servers to add, as `server.N=…`, with commas.
+        joining: &'a str,
+        /// Numbers of servers to take out, with commas.
+        leaving: &'a str,
+        /// All servers, in the place of those that are known.
+        new_members: &'a str,
+        /// Only in this version; -1: in any.
+        config_id: i64,
+    }
+
     /// `checkWatches`, `removeWatches`.
     RemoveWatchesRequest<'a> {
         /// Which node.

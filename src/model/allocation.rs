@@ -156,6 +156,10 @@ pub struct Grant {
     pub gpus: Vec<u32>,
     /// Grows with each change of the order; an agent refuses a lower one.
     pub generation: u64,
+    /// Containers of another scheduler's that are its tasks to begin with, by id: no label of
+    /// theirs says so, since the engine can't change labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub adopted: BTreeMap<TaskName, String>,
 }
 
 /// What the cluster wants of an allocation.

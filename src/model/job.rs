@@ -254,6 +254,9 @@ pub struct TaskSpec {
     /// Free-form marks, set on the container too.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Whose variables it finds in its environment as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub legacy_environment: Option<LegacyEnvironment>,
 }
 
 impl TaskSpec {
@@ -278,6 +281,7 @@ impl TaskSpec {
             healthcheck: None,
             readiness: None,
             labels: BTreeMap::new(),
+            legacy_environment: None,
         }
     }
 
@@ -314,6 +318,14 @@ impl TaskRuntime {
             Self::Process => "process",
         }
     }
+}
+
+/// A scheduler whose tasks were told by variables of its own where they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LegacyEnvironment {
+    /// `PORT0`, `PORTS`, `PORT_<NAME>` as ports of the host, `MESOS_TASK_ID`.
+    Marathon,
 }
 
 /// When an image is pulled.

@@ -29,6 +29,12 @@ pub struct Metrics {
     pub raft_fsync_seconds: Histogram,
     /// Requests in one log entry.
     pub raft_batch_requests: Histogram,
+    /// Clients of ZooKeeper's protocol connected here.
+    pub zk_connections: IntGauge,
+    /// Watches of such clients set here.
+    pub zk_watches: IntGauge,
+    /// Requests of such clients in one command.
+    pub zk_batch_requests: Histogram,
     /// Commands applied, by kind.
     pub commands_applied: IntCounterVec,
     /// One pass of the planners.
@@ -92,7 +98,7 @@ impl Metrics {
             registry.register(Box::new(histogram.clone()))?;
             Ok::<_, prometheus::Error>(histogram)
         };
-        let sizes = (0..13).map(|i| f64::from(1 << i)).collect();
+        let sizes = (0..13).map(|i| f64::from(1 << i)).collect::<Vec<f64>>();
         Ok(Self {
             raft_term: gauge("orch_raft_term", "Raft's term")?,
             raft_is_leader: gauge("orch_raft_is_leader", "1 while this server leads")?,
@@ -115,6 +121,13 @@ impl Metrics {
             raft_batch_requests: histogram(
                 "orch_raft_batch_requests",
                 "Requests in one log entry",
+                sizes.clone(),
+            )?,
+            zk_connections: gauge("orch_zk_connections", "ZooKeeper clients connected here")?,
+            zk_watches: gauge("orch_zk_watches", "Watches of ZooKeeper clients set here")?,
+            zk_batch_requests: histogram(
+                "orch_zk_batch_requests",
+                "Requests of ZooKeeper clients in one command",
                 sizes,
             )?,
             commands_applied: counters(

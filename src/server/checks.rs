@@ -3,10 +3,11 @@
 use tonic::Status;
 
 use crate::limits::{
-    COMMAND_WORDS_MAX, FILE_PATH_BYTES_MAX, JOB_FILE_BYTES_MAX, LOG_TAIL_LINES_MAX,
-    MAP_KEY_BYTES_MAX, NAME_CHARS_MAX, NODE_ATTRIBUTES_MAX, NODE_GPUS_MAX, NODE_RUNTIMES_MAX,
-    NODE_SPEC_BYTES_MAX, NODE_TEXT_CHARS_MAX, NODE_VOLUME_ROOTS_MAX, PATTERN_BYTES_MAX,
-    REPORT_BYTES_MAX, REPORTS_PER_MESSAGE_MAX, TASKS_MAX,
+    ADOPT_TASKS_MAX, COMMAND_WORDS_MAX, FILE_PATH_BYTES_MAX, JOB_FILE_BYTES_MAX,
+    LOG_TAIL_LINES_MAX, MAP_KEY_BYTES_MAX, MESOS_TASK_ID_CHARS_MAX, NAME_CHARS_MAX,
+    NODE_ATTRIBUTES_MAX, NODE_GPUS_MAX, NODE_RUNTIMES_MAX, NODE_SPEC_BYTES_MAX,
+    NODE_TEXT_CHARS_MAX, NODE_VOLUME_ROOTS_MAX, PATTERN_BYTES_MAX, REPORT_BYTES_MAX,
+    REPORTS_PER_MESSAGE_MAX, TASKS_MAX,
 };
 use crate::model::allocation::AllocReport;
 use crate::model::name::NodeName;
@@ -96,13 +97,30 @@ pub(super) fn reports(message: &v1::Reports) -> Result<Vec<(AllocReport, usize)>
 /// In words, if the request makes no sense or exceeds a bound.
 pub(super) fn session_request(request: &v1::SessionRequest) -> Result<NodeName, String> {
     let node = request.node.parse().map_err(|error| format!("node {:?}: {error}", request.node))?;
-    if request.alloc == 0 {
-        return Err("a session needs an allocation".into());
+    let find = match &request.kind {
+        Some(v1::session_request::Kind::Find(find)) => Some(find),
+        _ => None,
+    };
+    if (request.alloc == 0) != find.is_some() {
+        return Err("a session needs an allocation, unless it looks for containers".into());
+    }
+    if let Some(find) = find {
+        let good = |id: &String| !id.is_empty() && id.len() <= MESOS_TASK_ID_CHARS_MAX;
+        let bounded = (1..=ADOPT_TASKS_MAX).contains(&find.mesos_tasks.len());
+        return if bounded && find.mesos_tasks.iter().all(good) {
+            Ok(node)
+        } else {
+            Err(format!(
+                "1 to {ADOPT_TASKS_MAX} Mesos tasks can be looked for, each with 1 to \
+                 {MESOS_TASK_ID_CHARS_MAX} bytes"
+            ))
+        };
     }
     if request.task.len() > NAME_CHARS_MAX {
         return Err(format!("a task's name has at most {NAME_CHARS_MAX} characters"));
     }
     match &request.kind {
+        Some(v1::session_request::Kind::Find(_)) => Ok(node),
         None => Err("a session is for logs, a command, files or a port; none is asked for".into()),
         Some(v1::session_request::Kind::Logs(logs)) => match logs.tail {
             Some(lines) if lines > LOG_TAIL_LINES_MAX => {
@@ -158,6 +176,7 @@ pub(super) fn comes_from_agents(frame: &v1::SessionFrame) -> bool {
                 | Frame::Stderr(_)
                 | Frame::Opened(_)
                 | Frame::File(_)
+                | Frame::Found(_)
                 | Frame::Exit(_)
                 | Frame::Error(_)
         )
@@ -223,7 +242,15 @@ mod tests {
         assert!(session_request(&v1::SessionRequest { alloc: 0, ..good.clone() }).is_err());
         assert!(session_request(&v1::SessionRequest { kind: None, ..good.clone() }).is_err());
         let exec = v1::session_request::Kind::Exec(v1::ExecRequest::default());
-        assert!(session_request(&v1::SessionRequest { kind: Some(exec), ..good }).is_err());
+        assert!(session_request(&v1::SessionRequest { kind: Some(exec), ..good.clone() }).is_err());
+        let find = |alloc, tasks: &[String]| {
+            let find = v1::FindRequest { mesos_tasks: tasks.to_vec() };
+            let kind = Some(v1::session_request::Kind::Find(find));
+            session_request(&v1::SessionRequest { alloc, kind, ..good.clone() })
+        };
+        assert!(find(0, &["t.1".into()]).is_ok());
+        assert!(find(1, &["t.1".into()]).is_err() && find(0, &[]).is_err());
+        assert!(find(0, &["x".repeat(MESOS_TASK_ID_CHARS_MAX + 1)]).is_err());
     }
 
     proptest! {

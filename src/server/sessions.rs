@@ -203,8 +203,11 @@ impl Inner {
     ) -> Result<Session, SessionError> {
         let node = checks::session_request(&request).map_err(SessionError::Invalid)?;
         let id = AllocId(request.alloc);
+        let find = matches!(request.kind, Some(v1::session_request::Kind::Find(_)));
         let place = self.consensus.views().borrow().state.alloc(id).map(|known| known.node.clone());
         match place {
+            // It is about the node, and the hub knows whether that is attached.
+            _ if find => {}
             None => return Err(SessionError::NotFound(format!("there is no allocation {id}"))),
             Some(place) if place != node => {
                 let message = format!("allocation {id} is on node {place}, not on {node}");

@@ -120,15 +120,16 @@ impl Change<'_> {
         let (mut placed, mut refused) = (0, 0);
         for row in placements.rows() {
             match self.place_one(row) {
-                Some(()) => placed += 1,
+                Some(_) => placed += 1,
                 None => refused += 1,
             }
         }
         Ok(Reply::Placed { placed, refused })
     }
 
-    /// Checks a placement against the state as it is now: the plan may be older.
-    fn place_one(&mut self, row: Placement) -> Option<()> {
+    /// Checks a placement against the state as it is now: the plan may be older. The allocation,
+    /// if it was made.
+    pub(super) fn place_one(&mut self, row: Placement) -> Option<AllocId> {
         let job = self.state.jobs.get(&row.job)?.clone();
         let node = self.state.nodes.get(&row.node)?.clone();
         let current = job.current();
@@ -209,7 +210,12 @@ impl Change<'_> {
             version: row.version,
             index: row.index,
             node: row.node.clone(),
-            grant: Grant { ports, gpus: row.gpus, generation: self.stamp.index },
+            grant: Grant {
+                ports,
+                gpus: row.gpus,
+                generation: self.stamp.index,
+                ..Grant::default()
+            },
             reserved,
             reserved_ports,
             desired: Desired::Run,
@@ -237,7 +243,7 @@ impl Change<'_> {
         }
         self.state.put_alloc(alloc);
         self.emit_alloc(id, AllocChange::Placed, "");
-        Some(())
+        Some(id)
     }
 
     pub(super) fn stop_allocs(

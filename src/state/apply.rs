@@ -88,6 +88,7 @@ impl Change<'_> {
             Command::Zk(batch) => self.zk_requests(batch),
             Command::ExpireZkSessions { sessions } => self.zk_expire(sessions),
             Command::ImportZk { name, step } => self.zk_import(name, step),
+            Command::AdoptJob { spec, adoptions } => self.adopt_job(spec, adoptions),
             Command::RetireServer { id, name } => {
                 self.state.retired_servers.insert(*id, name.clone());
                 Ok(Reply::Done)

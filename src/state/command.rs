@@ -1,6 +1,7 @@
 //! Every change that can be asked of the state. Variants and fields are only ever added: a log
 //! written by an older release is applied by this one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::allocation::{AllocReport, StopReason};
 use crate::model::deployment::DeploymentId;
 use crate::model::job::JobSpec;
-use crate::model::name::{AllocId, JobId, NodeName, ProjectName, ServerName};
+use crate::model::name::{AllocId, JobId, NodeName, ProjectName, ServerName, TaskName};
 use crate::model::node::{NodeSpec, NodeState};
 use crate::model::time::{Millis, Timestamp};
 use crate::model::variable::VariablePath;
@@ -241,6 +242,13 @@ pub enum Command {
         /// The step.
         step: Box<ZkImportStep>,
     },
+    /// Creates a job whose first copies run already, as containers of another scheduler's.
+    AdoptJob {
+        /// The whole job; there must be none of its name.
+        spec: Arc<JobSpec>,
+        /// What runs already; all of it becomes copies of the job, or nothing changes.
+        adoptions: Vec<Adoption>,
+    },
 }
 
 impl Command {
@@ -279,8 +287,25 @@ impl Command {
             Self::Zk(_) => "zk",
             Self::ExpireZkSessions { .. } => "expire_zk_sessions",
             Self::ImportZk { .. } => "import_zk",
+            Self::AdoptJob { .. } => "adopt_job",
         }
     }
+}
+
+/// Containers that run already and become one copy of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adoption {
+    /// Replica.
+    pub index: u32,
+    /// Where they run.
+    pub node: NodeName,
+    /// Their host ports, in the order of the job's ports.
+    pub ports: Vec<u16>,
+    /// The container of each task.
+    pub containers: BTreeMap<TaskName, String>,
+    /// What they were before, for people.
+    #[serde(default)]
+    pub origin: String,
 }
 
 /// An allocation that is to go elsewhere.

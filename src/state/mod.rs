@@ -4,6 +4,7 @@
 //! time, ids are counters, maps are ordered. Knows no clock, file, socket, task or planner.
 //! Start at `command` for what can be asked, at `query` for what can be read.
 
+mod adoptions;
 mod allocations;
 mod apply;
 pub mod codec;
@@ -29,7 +30,7 @@ use imbl::{OrdMap, OrdSet, Vector};
 use serde::{Deserialize, Serialize};
 
 use self::apply::Change;
-pub use self::command::{AllocMove, Command, Placement, Placements, Request};
+pub use self::command::{Adoption, AllocMove, Command, Placement, Placements, Request};
 pub use self::event::{AllocChange, DeploymentChange, Event, EventRecord, JobChange, NodeChange};
 pub use self::jobs::{Job, JobOutcome, JobVersion};
 pub use self::query::NodeUse;

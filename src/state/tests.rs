@@ -9,8 +9,8 @@ use crate::limits::EVENTS_KEPT;
 use crate::model::allocation::{AllocReport, AllocStatus, Health, StopReason, TaskState};
 use crate::model::deployment::DeploymentId;
 use crate::model::job::{
-    HealthCheck, JobKind, JobSpec, Probe, Promotion, TaskRuntime, TaskSpec, UpdatePolicy,
-    UpdateStrategy,
+    HealthCheck, JobKind, JobSpec, LegacyEnvironment, Probe, Promotion, TaskRuntime, TaskSpec,
+    UpdatePolicy, UpdateStrategy,
 };
 use crate::model::node::NodeState;
 use crate::model::time::Millis;
@@ -296,6 +296,65 @@ fn a_saved_snapshot_comes_back_through_the_log() {
     assert_eq!(state.last_event(), events + 1, "streams go on");
 }
 
+/// A service of containers without ports.
+fn web_of(name: &str, replicas: u32) -> Arc<JobSpec> {
+    let runtime =
+        TaskRuntime::Docker { image: "a:1".into(), pull: Default::default(), registry: None };
+    let task = TaskSpec::new(name.parse().unwrap(), runtime);
+    Arc::new(JobSpec::new(name.parse().unwrap(), JobKind::Service { replicas }, vec![task]))
+}
+
+fn adoption(job: &str, index: u32, node: &str, container: &str) -> Adoption {
+    Adoption {
+        index,
+        node: node.parse().unwrap(),
+        ports: Vec::new(),
+        containers: [(job.parse().unwrap(), container.to_owned())].into(),
+        origin: "MESOS_TASK_ID t1".into(),
+    }
+}
+
+#[test]
+fn what_runs_already_becomes_copies_of_a_new_job_or_nothing_changes() {
+    let mut state = State::default();
+    let adopt = |name: &str, replicas, adoptions| Command::AdoptJob {
+        spec: web_of(name, replicas),
+        adoptions,
+    };
+    let applied = run(
+        &mut state,
+        [
+            register("n1"),
+            adopt("web", 3, vec![adoption("web", 0, "n1", "c0"), adoption("web", 2, "n1", "c2")]),
+            // There is such a job; a container and a copy can't be two; a node must be there.
+            adopt("web", 3, Vec::new()),
+            adopt("two", 3, vec![adoption("two", 0, "n1", "c0")]),
+            adopt("two", 3, vec![adoption("two", 0, "n1", "c3"), adoption("two", 0, "n1", "c4")]),
+            adopt("two", 1, vec![adoption("two", 1, "n1", "c3")]),
+            adopt("two", 1, vec![adoption("two", 0, "n2", "c3")]),
+            adopt("two", 1, vec![adoption("other", 0, "n1", "c3")]),
+        ],
+    );
+    let conflict = Some(RejectedCode::Conflict);
+    assert_eq!(codes(&applied)[..2], [None, None]);
+    assert!(codes(&applied)[2..].iter().all(|code| *code == conflict), "{:?}", codes(&applied));
+    assert!(state.job(&id("two")).is_none());
+    let allocs: Vec<_> = state.allocs_of(&id("web")).cloned().collect();
+    let adopted: Vec<_> = allocs
+        .iter()
+        .map(|alloc| (alloc.index, alloc.grant.adopted.values().next().unwrap().as_str()))
+        .collect();
+    assert_eq!(adopted, [(0, "c0"), (2, "c2")]);
+    assert!(allocs[0].notes[1].text.contains("MESOS_TASK_ID t1"));
+    // They are what the node is told to run.
+    let orders = state.assignments(&"n1".parse().unwrap());
+    assert_eq!(orders.iter().filter(|order| !order.grant.adopted.is_empty()).count(), 2);
+    // Once it has ended, the container is free for another.
+    run(&mut state, [report("n1", 1, AllocStatus::Failed)]);
+    let again = adopt("two", 1, vec![adoption("two", 0, "n1", "c0")]);
+    assert_eq!(codes(&run(&mut state, [again])), [None]);
+}
+
 fn arb_command() -> impl Strategy<Value = Command> {
     let job = || (0..3_u8).prop_map(|i| format!("j{i}"));
     let node = || (0..3_u8).prop_map(|i| format!("n{i}"));
@@ -391,8 +450,21 @@ fn arb_command() -> impl Strategy<Value = Command> {
     ]
 }
 
+/// The same commands with what came later.
+fn arb_any_command() -> impl Strategy<Value = Command> {
+    let adopt = (0..3_u8, 1..4_u32, prop::collection::vec((0..4_u32, 0..3_u8, 0..5_u8), 0..4));
+    let adopt = adopt.prop_map(|(job, replicas, rows)| {
+        let adoptions = rows.into_iter().map(|(index, node, container)| {
+            adoption(&format!("j{job}"), index, &format!("n{node}"), &format!("c{container}"))
+        });
+        let spec = web_of(&format!("j{job}"), replicas);
+        Command::AdoptJob { spec, adoptions: adoptions.collect() }
+    });
+    prop_oneof![9 => arb_command(), 1 => adopt]
+}
+
 fn arb_request() -> impl Strategy<Value = Request> {
-    (prop::option::weighted(0.3, 0..5_u8), arb_command()).prop_map(|(key, command)| Request {
+    (prop::option::weighted(0.3, 0..5_u8), arb_any_command()).prop_map(|(key, command)| Request {
         idempotency_key: key.map(|key| format!("key{key}")),
         command,
     })
@@ -538,6 +610,29 @@ fn the_bytes_of_log_and_snapshot_are_pinned() {
     }
     golden("log-entry-v2.bin", &writer.finish());
     golden("snapshot-v2.bin", &bytes_of(&state));
+}
+
+/// What came with the migration from Marathon: added to the format, never released before.
+#[test]
+fn the_bytes_of_an_adoption_are_pinned() {
+    let mut state = State::default();
+    let mut writer = codec::BatchWriter::new(Timestamp(1_700_000_000_000));
+    let mut spec = (*web_of("web", 2)).clone();
+    spec.tasks[0].legacy_environment = Some(LegacyEnvironment::Marathon);
+    let adoptions = vec![adoption("web", 1, "n1", "c0ffee")];
+    let commands = [register("n1"), Command::AdoptJob { spec: Arc::new(spec), adoptions }];
+    for (i, command) in commands.into_iter().enumerate() {
+        let request = Request::from(command);
+        writer.push(&codec::encode_request(&request).unwrap());
+        let stamp = Stamp { index: i as u64 + 1, at: Timestamp(1_700_000_000_000 + i as u64) };
+        assert!(state.apply(stamp, &request).reply.is_ok());
+    }
+    golden("log-entry-adopt-v1.bin", &writer.finish());
+    golden("snapshot-adopt-v1.bin", &bytes_of(&state));
+    let (_, requests) = codec::decode_batch(&read_golden("log-entry-adopt-v1.bin")).unwrap();
+    assert_eq!(requests.len(), 2);
+    let kept = snapshot::read(&mut read_golden("snapshot-adopt-v1.bin").as_slice()).unwrap();
+    assert_eq!(bytes_of(&kept), bytes_of(&state));
 }
 
 /// What an earlier format's servers wrote is read by this one.

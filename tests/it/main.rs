@@ -22,6 +22,7 @@ mod fuzz_smoke;
 mod inside;
 mod jobs;
 mod membership;
+mod migrate;
 mod partition;
 mod release;
 mod rest;

@@ -34,6 +34,17 @@ impl Converge {
                     task.recheck |= task.op.is_some() || task.seen != Seen::Absent;
                 });
             }
+            Event::ContainerChanged { handle } => {
+                let mut tasks = self.allocs.iter().flat_map(|(id, alloc)| {
+                    alloc.tasks.iter().map(|(name, task)| (*id, name, task))
+                });
+                let key = tasks
+                    .find(|(.., task)| task.adopted.as_ref() == Some(&handle))
+                    .map(|(alloc, name, _)| TaskKey { alloc, task: name.clone() });
+                if let Some(key) = key {
+                    self.with(&key, |task, _| task.recheck = true);
+                }
+            }
             Event::Checked { key, run, kind, finding } => {
                 self.checked(now, &key, run, kind, finding);
             }
@@ -94,6 +105,7 @@ impl Converge {
         match result {
             Ok(handle) => {
                 self.with(key, |task, _| {
+                    task.left = task.adopted.take().filter(|before| *before != handle);
                     task.handle = Some(handle);
                     task.new_run();
                     task.fresh = false;

@@ -28,6 +28,8 @@ pub(in crate::agent) enum Event {
     Removed { key: TaskKey, result: Result<(), RuntimeError> },
     /// A runtime noticed that a task has changed.
     Changed { key: TaskKey },
+    /// A container has changed that may have been taken over.
+    ContainerChanged { handle: String },
     /// All that a runtime has, asked for at `since` (see [`Converge::listing`]).
     Listed { runtime: &'static str, since: u64, found: Vec<Found> },
     /// A runtime does not answer.

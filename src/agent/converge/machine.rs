@@ -200,10 +200,12 @@ impl Converge {
             // What an agent without memory of it finds running is taken over.
             for (name, task) in &mut alloc.tasks {
                 let key = TaskKey { alloc: id, task: name.clone() };
-                match self.strays.remove(&key) {
-                    Some((_, found)) => task.found(Some(&found)),
-                    None if self.up.contains(task.runtime) => task.found(None),
-                    None => {}
+                let adopted = alloc.assignment.grant.adopted.get(name);
+                match (self.strays.remove(&key), adopted) {
+                    (Some((_, found)), _) => task.found(Some(&found)),
+                    (None, Some(container)) => task.adopt(container),
+                    (None, None) if self.up.contains(task.runtime) => task.found(None),
+                    (None, None) => {}
                 }
                 if !self.offered.contains(task.runtime) {
                     alloc.failing =
@@ -358,6 +360,10 @@ impl Converge {
             }
             for (name, task) in &mut alloc.tasks {
                 let key = TaskKey { alloc: id, task: name.clone() };
+                if let Some(handle) = task.left.take() {
+                    let found = Found { key: key.clone(), handle, running: false };
+                    actions.push(Action::RemoveStray { runtime: task.runtime, found });
+                }
                 task.follow_checks(key, &assignment, actions);
             }
             if alloc.gone {

@@ -78,6 +78,12 @@ pub(in crate::agent) struct Task {
     pub(super) has_readiness: bool,
     /// Container id or `pid:N`.
     pub(super) handle: Option<String>,
+    /// The container of another scheduler's that it is, until one of its own takes its place.
+    #[serde(default)]
+    pub(super) adopted: Option<String>,
+    /// That container, ended, while it is to be removed.
+    #[serde(default)]
+    pub(super) left: Option<String>,
     /// It was started, and its end is not accounted for yet.
     pub(super) live: bool,
     /// Its container can't be used again.
@@ -130,6 +136,8 @@ impl Task {
             has_check: spec.healthcheck.is_some(),
             has_readiness: spec.readiness.is_some(),
             handle: None,
+            adopted: None,
+            left: None,
             live: false,
             fresh: false,
             done: false,
@@ -141,6 +149,18 @@ impl Task {
             health: Health::Unknown,
             state: TaskState::default(),
         }
+    }
+
+    /// It is this container of another scheduler's, if that runs; what follows it is its own.
+    pub(super) fn adopt(&mut self, container: &str) {
+        self.adopted = Some(container.to_owned());
+        self.handle = self.adopted.clone();
+        self.fresh = true;
+    }
+
+    /// Whether it is a container of another scheduler's, which no listing names.
+    pub(super) fn is_adopted(&self) -> bool {
+        self.adopted.is_some() && self.adopted == self.handle
     }
 
     /// The allocation is wanted once more.
@@ -188,6 +208,14 @@ impl Task {
 
     /// What the runtime's list says of it.
     pub(super) fn found(&mut self, found: Option<&Found>) {
+        if found.is_none() && self.is_adopted() {
+            // No listing has it; it has to be asked about.
+            self.recheck |= self.seen == Seen::Running;
+            return;
+        }
+        if found.is_some() {
+            self.adopted = None;
+        }
         match found {
             Some(found) if found.running => {
                 if !self.live || self.handle.as_deref() != Some(&found.handle) {

@@ -14,15 +14,15 @@ use bollard::query_parameters::{
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 
-use super::{create, exec, files, logs, usage};
+use super::{adopt, create, exec, files, logs, usage};
 use crate::agent::meter::Sample;
 use crate::agent::order::{Owner, TaskKey, TaskOrder};
 use crate::agent::runtime::{
-    Answer, Condition, ExecInput, ExecOrder, ExecOutput, Exit, Found, Line, LogQuery, Runtime,
-    RuntimeError, tail_text,
+    Answer, Condition, ExecInput, ExecOrder, ExecOutput, Exit, Found, Line, LogQuery, Notice,
+    Runtime, RuntimeError, tail_text,
 };
 use crate::model::time::Timestamp;
-use crate::rpc::v1::FileInfo;
+use crate::rpc::v1::{FileInfo, FoundContainer};
 
 /// Exit code of what was ended by SIGKILL.
 const KILLED: i32 = 137;
@@ -197,23 +197,35 @@ impl Runtime for Docker {
         &'a self,
         owner: &'a Owner,
         since: Timestamp,
-        sink: mpsc::Sender<TaskKey>,
+        sink: mpsc::Sender<Notice>,
     ) -> Answer<'a, ()> {
         async move {
             // Without the filter health checks alone would flood it.
             let filters = [("type", &["container"][..]), ("event", &["die", "destroy"][..])];
-            let filters = owned_by(owner, &filters).into_iter().collect();
-            let options = EventsOptionsBuilder::new()
-                .since(&(since.0 / 1000).to_string())
-                .filters(&filters)
-                .build();
-            let mut events = std::pin::pin!(self.engine.events(Some(options)));
-            while let Some(event) = events.next().await {
+            let own: BTreeMap<_, _> = owned_by(owner, &filters).into_iter().collect();
+            // Containers that were taken over have no labels of ours: theirs is looked for.
+            let mut taken = own.clone();
+            taken.insert("label".to_owned(), vec![adopt::LABEL.to_owned()]);
+            let since = (since.0 / 1000).to_string();
+            let stream = |filters: &BTreeMap<String, Vec<String>>| {
+                let filters = filters.clone().into_iter().collect();
+                let options = EventsOptionsBuilder::new().since(&since).filters(&filters).build();
+                self.engine.events(Some(options))
+            };
+            let own = stream(&own).map(|event| (event, false));
+            let taken = stream(&taken).map(|event| (event, true));
+            let mut events = std::pin::pin!(futures::stream::select(own, taken));
+            while let Some((event, taken)) = events.next().await {
                 let event = event.map_err(|e| RuntimeError::Unavailable(text(&e)))?;
-                let attributes = event.actor.and_then(|actor| actor.attributes);
-                let key = attributes.and_then(|labels| key_of(|label| labels.get(label)));
-                if let Some(key) = key
-                    && sink.send(key).await.is_err()
+                let Some(actor) = event.actor else { continue };
+                let notice = if taken {
+                    actor.id.map(Notice::Container)
+                } else {
+                    let labels = actor.attributes;
+                    labels.and_then(|labels| key_of(|label| labels.get(label))).map(Notice::Task)
+                };
+                if let Some(notice) = notice
+                    && sink.send(notice).await.is_err()
                 {
                     return Ok(());
                 }
@@ -221,6 +233,10 @@ impl Runtime for Docker {
             Err(RuntimeError::Unavailable("the Docker engine went away".to_owned()))
         }
         .boxed()
+    }
+
+    fn find<'a>(&'a self, mesos_tasks: &'a [String]) -> Answer<'a, Vec<FoundContainer>> {
+        adopt::find(&self.engine, mesos_tasks).boxed()
     }
 
     fn pull<'a>(&'a self, order: &'a TaskOrder) -> Answer<'a, ()> {

@@ -4,6 +4,7 @@
 //!
 //! Start at `engine::Docker`.
 
+mod adopt;
 mod create;
 mod engine;
 mod exec;

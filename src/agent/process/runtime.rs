@@ -22,12 +22,12 @@ use super::{exec, log, pid, signal, user};
 use crate::agent::meter::Sample;
 use crate::agent::order::{Owner, TaskKey, TaskOrder};
 use crate::agent::runtime::{
-    Answer, Condition, ExecInput, ExecOrder, ExecOutput, Exit, Found, Line, LogQuery, Runtime,
-    RuntimeError, tail_text,
+    Answer, Condition, ExecInput, ExecOrder, ExecOutput, Exit, Found, Line, LogQuery, Notice,
+    Runtime, RuntimeError, tail_text,
 };
 use crate::limits::{AGENT_QUEUE_MAX, COMMAND_WORDS_MAX};
 use crate::model::time::Timestamp;
-use crate::rpc::v1::FileInfo;
+use crate::rpc::v1::{FileInfo, FoundContainer};
 
 /// For a shim to say that the task runs.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -344,7 +344,7 @@ impl Runtime for Process {
         &'a self,
         owner: &'a Owner,
         _: Timestamp,
-        sink: mpsc::Sender<TaskKey>,
+        sink: mpsc::Sender<Notice>,
     ) -> Answer<'a, ()> {
         async move {
             let mut started = self.started.subscribe();
@@ -360,7 +360,7 @@ impl Runtime for Process {
                 match running {
                     Some(running) => watched.push(wait(found.key, running)),
                     None => {
-                        let _ = sink.send(found.key).await;
+                        let _ = sink.send(Notice::Task(found.key)).await;
                     }
                 }
             }
@@ -372,7 +372,7 @@ impl Runtime for Process {
                         Err(_) => return Ok(()),
                     },
                     Some(key) = watched.next() => {
-                        if sink.send(key).await.is_err() {
+                        if sink.send(Notice::Task(key)).await.is_err() {
                             return Ok(());
                         }
                     }
@@ -380,6 +380,11 @@ impl Runtime for Process {
             }
         }
         .boxed()
+    }
+
+    fn find<'a>(&'a self, _: &'a [String]) -> Answer<'a, Vec<FoundContainer>> {
+        // What Mesos runs as a process is a child of its own executor, and can't change hands.
+        async { Ok(Vec::new()) }.boxed()
     }
 
     fn pull<'a>(&'a self, _: &'a TaskOrder) -> Answer<'a, ()> {

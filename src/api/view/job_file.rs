@@ -161,6 +161,7 @@ fn task(task: &TaskSpec) -> Map<String, Value> {
         put(&mut map, "readiness", healthcheck(check));
     }
     put_unless_empty(&mut map, "labels", json!(task.labels));
+    put_unless_empty(&mut map, "legacy_environment", json!(task.legacy_environment));
     map
 }
 

@@ -3,6 +3,7 @@
 //! Servers write these and clients read them, so each is both ways. Requests refuse unknown
 //! fields; replies may grow. Start at `job` and `allocation`.
 
+pub mod adopt;
 pub mod allocation;
 pub mod deployment;
 pub mod endpoint;
@@ -19,6 +20,7 @@ pub mod server;
 pub mod time;
 pub mod usage;
 pub mod variable;
+pub mod zk;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -349,3 +349,114 @@ pub struct WriteHeaders {
     #[serde(rename = "Idempotency-Key")]
     pub idempotency_key: Option<String>,
 }
+
+/// A node of ZooKeeper's tree.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct ReadZkNode {
+    /// The node's path; `/` unless given.
+    pub path: Option<String>,
+    /// Answer with the data alone, as they are.
+    pub raw: bool,
+    /// `linearizable` (default) or `stale`.
+    pub consistency: ConsistencyChoice,
+}
+
+/// Writing a node of ZooKeeper's tree.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct WriteZkNode {
+    /// The node's path.
+    pub path: String,
+    /// Only in this version.
+    pub version: Option<i32>,
+    /// Make the node if there is none.
+    pub create: bool,
+}
+
+/// Removing nodes of ZooKeeper's tree.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct RemoveZkNode {
+    /// The node's path.
+    pub path: String,
+    /// Only in this version.
+    pub version: Option<i32>,
+    /// All nodes below it as well.
+    pub recursive: bool,
+}
+
+/// A page of a node's children.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct ListZkChildren {
+    /// The node's path; `/` unless given.
+    pub path: Option<String>,
+    /// `linearizable` (default) or `stale`.
+    pub consistency: ConsistencyChoice,
+    /// Rows of the page.
+    pub limit: Option<usize>,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// The upper part of ZooKeeper's tree.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct ReadZkTree {
+    /// The top; `/` unless given.
+    pub path: Option<String>,
+    /// Steps below the top that are told; all unless given.
+    pub depth: Option<u32>,
+    /// Rows at most; 1000 unless given.
+    pub limit: Option<usize>,
+    /// `linearizable` (default) or `stale`.
+    pub consistency: ConsistencyChoice,
+}
+
+/// Part of ZooKeeper's tree.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct DumpZk {
+    /// The top; `/` unless given.
+    pub path: Option<String>,
+    /// `linearizable` (default) or `stale`.
+    pub consistency: ConsistencyChoice,
+}
+
+/// Changes of ZooKeeper's nodes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct WatchZk {
+    /// The node's path; `/` unless given.
+    pub path: Option<String>,
+    /// Nodes below it as well.
+    pub recursive: bool,
+    /// Changes behind this position; those to come unless given.
+    pub since: Option<u64>,
+}
+
+/// Rows for an import.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct ZkRowsQuery {
+    /// Number of the first lot in the body.
+    pub from: u64,
+}
+
+/// Transactions for an import.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub struct ZkTransactionsQuery {
+    /// The newest transaction that the copy has, as `0x1f`.
+    pub after: String,
+}

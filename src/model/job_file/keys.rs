@@ -101,6 +101,11 @@ pub(super) const TASK: &[Key] = &[
          it is if absent",
     ),
     key("labels", "free-form marks of the container, as a map or a list of KEY=VALUE"),
+    key(
+        "legacy_environment",
+        "marathon: the variables that Marathon set are there too: PORT0, PORTS, MESOS_TASK_ID; \
+         PORT and PORT_<NAME> are ports of the host",
+    ),
 ];
 
 /// Keys of a port.

@@ -11,7 +11,7 @@ use super::{health, ports, volumes};
 use crate::limits::{
     COMMAND_WORDS_MAX, MAP_ENTRIES_MAX, MAP_KEY_BYTES_MAX, MAP_VALUE_BYTES_MAX, NODE_GPUS_MAX,
 };
-use crate::model::job::{PullPolicy, RegistryAuth, TaskRuntime, TaskSpec};
+use crate::model::job::{LegacyEnvironment, PullPolicy, RegistryAuth, TaskRuntime, TaskSpec};
 use crate::model::name::TaskName;
 use crate::model::resources::ResourceRequest;
 use crate::model::time::Millis;
@@ -131,6 +131,14 @@ pub(super) fn read(name: TaskName, fields: &Fields<'_>, report: &mut Report) -> 
         cap_drop,
         read_only: fields.get("read_only").and_then(|item| item.truth(report)).unwrap_or(false),
         labels: BTreeMap::new(),
+        legacy_environment: fields.get("legacy_environment").and_then(|item| {
+            let text = item.text(report, "marathon")?;
+            if text != "marathon" {
+                word(&item, report, &text, &["marathon"]);
+                return None;
+            }
+            Some(LegacyEnvironment::Marathon)
+        }),
     })
 }
 

@@ -30,6 +30,9 @@ pub enum ZkImportStep {
         live: bool,
         /// What was copied so far is thrown away.
         again: bool,
+        /// Why it begins anew; empty: it does not, or nobody asked for a reason.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
     },
     /// Rows of the copy, in order; see [`ROW_SESSION`] and its likes.
     Rows {
@@ -63,8 +66,18 @@ pub enum ZkImportStep {
         /// Where they differ; none: nowhere.
         difference: Option<String>,
     },
+    /// The source was heard, and that is how far it is.
+    Heard {
+        /// Its newest transaction.
+        zxid: i64,
+    },
+    /// The copy is to be compared with a fresh one of the source.
+    Compare,
     /// The copy takes the place of the tree that clients see.
-    CutOver,
+    CutOver {
+        /// Only if this is the newest transaction that it has.
+        at: i64,
+    },
     /// The copy, or a part of it, goes into the tree that clients see. The copy is gone then.
     Merge {
         /// Node under which it is put; `/`: in its own place.
@@ -153,7 +166,7 @@ pub struct ZkImportStatus {
     pub live: bool,
     /// How far it is.
     pub phase: ZkImportPhase,
-    /// Why it does not go on, or was given up.
+    /// Why it does not go on, was given up, or began anew.
     pub reason: String,
     /// Number of the next lot of rows.
     pub next_chunk: u64,
@@ -166,8 +179,18 @@ pub struct ZkImportStatus {
     /// The first transaction of those that are not proven yet; ZooKeeper itself writes wrong
     /// digests for a while when `/` is written beside its children.
     pub unverified_since: Option<i64>,
+    /// When the first of those came.
+    pub unverified_at: Option<Timestamp>,
     /// The newest transaction at which the copy was compared with a fresh one, and was equal.
     pub compared_at: Option<i64>,
+    /// The transaction since which such a comparison is asked for.
+    pub compare_since: Option<i64>,
+    /// The newest transaction of the source, as it was last heard.
+    pub source_zxid: i64,
+    /// Times that the source said how far it is.
+    pub heard: u64,
+    /// When the source made the newest transaction that the copy has, by the source's clock.
+    pub zxid_at: Timestamp,
     /// When it began.
     pub started_at: Timestamp,
     /// When the source last gave something.
@@ -183,18 +206,23 @@ fn refuse(code: RejectedCode, message: String) -> Rejected {
 }
 
 impl ZkImport {
-    fn new(source: String, live: bool, now: Timestamp) -> Self {
+    fn new(source: String, live: bool, why: String, now: Timestamp) -> Self {
         let status = ZkImportStatus {
             source,
             live,
             phase: ZkImportPhase::Copying,
-            reason: String::new(),
+            reason: why,
             next_chunk: 0,
             transactions: 0,
             proven: 0,
             mismatches: 0,
             unverified_since: None,
+            unverified_at: None,
             compared_at: None,
+            compare_since: None,
+            source_zxid: 0,
+            heard: 0,
+            zxid_at: Timestamp(0),
             started_at: now,
             heard_at: now,
             cut_over_at: None,
@@ -209,7 +237,21 @@ impl ZkImport {
         !matches!(self.status.phase, Aborted | Finished | RolledBack)
     }
 
-    fn add_rows(&mut self, bytes: &[u8]) -> Result<(), String> {
+    /// A copy of its own, beside the state: to compare another one with.
+    pub fn beside() -> Self {
+        Self::new(String::new(), true, String::new(), Timestamp(0))
+    }
+
+    /// Says that all rows have come; see [`ZkImportStep::Copied`].
+    pub fn copied(&mut self, zxid: i64) {
+        self.tree.zxid = zxid;
+    }
+
+    /// Adds rows; see [`ZkImportStep::Rows`].
+    ///
+    /// # Errors
+    /// Which row can't be, and why; the copy is of no use then.
+    pub fn add_rows(&mut self, bytes: &[u8]) -> Result<(), String> {
         let mut reader = Reader::new(bytes);
         while !reader.rest().is_empty() {
             let kind = reader.take(1).map_err(|error| error.to_string())?;
@@ -259,7 +301,15 @@ impl ZkImport {
         Ok(())
     }
 
-    fn add_transactions(&mut self, bytes: &[u8]) -> Result<(), String> {
+    /// Applies transactions; see [`ZkImportStep::Transactions`].
+    ///
+    /// # Errors
+    /// Which can't be, and why; the copy is of no use then.
+    pub fn add_transactions(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.apply_transactions(bytes, Timestamp(0))
+    }
+
+    fn apply_transactions(&mut self, bytes: &[u8], now: Timestamp) -> Result<(), String> {
         let mut reader = Reader::new(bytes);
         while !reader.rest().is_empty() {
             let unreadable = |error: crate::jute::Error| format!("a transaction: {error}");
@@ -271,12 +321,14 @@ impl ZkImport {
             }
             self.tree.replay(&transaction).map_err(unreadable)?;
             self.status.transactions += 1;
-            self.compare_digest(&transaction);
+            let made_at = u64::try_from(transaction.header.time).unwrap_or(0);
+            self.status.zxid_at = Timestamp(made_at);
+            self.compare_digest(&transaction, now);
         }
         Ok(())
     }
 
-    fn compare_digest(&mut self, transaction: &Transaction<'_>) {
+    fn compare_digest(&mut self, transaction: &Transaction<'_>, now: Timestamp) {
         let Some(digest) = &transaction.digest else { return };
         if self.status.phase != ZkImportPhase::Following || digest.version != 2 {
             return;
@@ -284,11 +336,19 @@ impl ZkImport {
         let theirs = digest.digest as u64;
         if theirs == self.tree.digest() || theirs == self.tree.digest_ascii() {
             self.status.proven += 1;
-            self.status.unverified_since = None;
+            self.status.verified();
         } else {
             self.status.mismatches += 1;
             self.status.unverified_since.get_or_insert(transaction.header.zxid);
+            self.status.unverified_at.get_or_insert(now);
         }
+    }
+}
+
+impl ZkImportStatus {
+    fn verified(&mut self) {
+        self.unverified_since = None;
+        self.unverified_at = None;
     }
 }
 
@@ -298,8 +358,8 @@ impl Change<'_> {
         name: &str,
         step: &ZkImportStep,
     ) -> Result<Reply, Rejected> {
-        if let ZkImportStep::Start { source, live, again } = step {
-            return self.zk_import_start(name, source, *live, *again);
+        if let ZkImportStep::Start { source, live, again, why } = step {
+            return self.zk_import_start(name, source, *live, *again, why);
         }
         let now = self.stamp.at;
         let mut import = match self.state.zk_imports.get(name) {
@@ -318,8 +378,13 @@ impl Change<'_> {
                 // It came before, and the answer got lost.
                 return Ok(Reply::Done);
             }
-            ZkImportStep::Rows { chunk, bytes } => {
-                if phase != Copying || *chunk != import.status.next_chunk {
+            ZkImportStep::Rows { chunk, .. } if *chunk > import.status.next_chunk => {
+                let next = import.status.next_chunk;
+                let message = format!("lot {chunk} of the rows came, and {next} is next");
+                return Err(refuse(RejectedCode::Conflict, message));
+            }
+            ZkImportStep::Rows { bytes, .. } => {
+                if phase != Copying {
                     return wrong_phase();
                 }
                 import.add_rows(bytes).map_err(|why| refuse(RejectedCode::Invalid, why))?;
@@ -346,7 +411,10 @@ impl Change<'_> {
                         format!("the copy is at 0x{:x}, not at 0x{after:x}", import.tree.zxid);
                     return Err(refuse(RejectedCode::Conflict, message));
                 }
-                import.add_transactions(bytes).map_err(|why| refuse(RejectedCode::Invalid, why))?;
+                import
+                    .apply_transactions(bytes, now)
+                    .map_err(|why| refuse(RejectedCode::Invalid, why))?;
+                import.status.source_zxid = import.status.source_zxid.max(import.tree.zxid);
                 import.status.heard_at = now;
             }
             ZkImportStep::Exact => match phase {
@@ -359,17 +427,42 @@ impl Change<'_> {
             },
             ZkImportStep::Compared { zxid, difference: None } => {
                 import.status.compared_at = Some(*zxid);
+                if import.status.compare_since.is_some_and(|since| since <= *zxid) {
+                    import.status.compare_since = None;
+                }
                 if import.status.unverified_since.is_some_and(|since| since <= *zxid) {
-                    import.status.unverified_since = None;
+                    import.status.verified();
                 }
             }
             ZkImportStep::Compared { difference: Some(difference), .. } => {
                 import.status.phase = Stopped;
                 import.status.reason = format!("the copy differs from the source: {difference}");
             }
-            ZkImportStep::CutOver => {
+            ZkImportStep::Heard { zxid } => {
+                if !matches!(phase, CatchingUp | Following) {
+                    return wrong_phase();
+                }
+                import.status.source_zxid = *zxid;
+                import.status.heard += 1;
+                import.status.heard_at = now;
+            }
+            ZkImportStep::Compare => {
                 if phase != Following {
                     return wrong_phase();
+                }
+                import.status.compare_since.get_or_insert(import.tree.zxid);
+            }
+            ZkImportStep::CutOver { at } => {
+                if phase != Following {
+                    return wrong_phase();
+                }
+                if *at != import.tree.zxid || import.status.unverified_since.is_some() {
+                    let message = format!(
+                        "the copy is at 0x{:x}, not at 0x{at:x}, or not proven there; look at its \
+                         status and try again",
+                        import.tree.zxid
+                    );
+                    return Err(refuse(RejectedCode::Conflict, message));
                 }
                 self.zk_must_be_new()?;
                 import.status.phase = CutOver;
@@ -428,6 +521,7 @@ impl Change<'_> {
         source: &str,
         live: bool,
         again: bool,
+        why: &str,
     ) -> Result<Reply, Rejected> {
         if name.is_empty() || name.len() > ZK_IMPORT_NAME_BYTES_MAX {
             let message =
@@ -471,7 +565,8 @@ impl Change<'_> {
             };
             self.state.zk_imports.remove(&oldest);
         }
-        let import = ZkImport::new(source.to_owned(), live, self.stamp.at);
+        let (source, why) = (source.to_owned(), why.to_owned());
+        let import = ZkImport::new(source, live, why, self.stamp.at);
         self.state.zk_imports.insert(name.to_owned(), Arc::new(import));
         Ok(Reply::Done)
     }
@@ -494,6 +589,7 @@ impl Change<'_> {
     /// Puts a tree in the place of the one that clients see. Who follows its changes finds that
     /// they don't go on, and begins anew.
     fn zk_put_tree(&mut self, mut tree: Tree) {
+        tree.make_own_nodes();
         tree.follow(&self.state.zk);
         self.state.zk = tree;
     }
@@ -579,6 +675,17 @@ impl Change<'_> {
 }
 
 impl Tree {
+    /// Makes the nodes that every ensemble has, if they did not come along.
+    fn make_own_nodes(&mut self) {
+        let usual = Self::default();
+        for path in ["/", "/zookeeper", "/zookeeper/quota", "/zookeeper/config"] {
+            if let (None, Some(node)) = (self.get(path), usual.get(path)) {
+                let acl = self.acls.id_of(usual.acls.list(node.acl));
+                self.insert_as_is(path, Znode::new(node.data(), acl, node.stat));
+            }
+        }
+    }
+
     /// Makes the nodes above `path` that are missing.
     fn make_above(&mut self, path: &str, zxid: i64, at: i64) {
         let mut missing = Vec::new();

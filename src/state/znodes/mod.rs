@@ -4,11 +4,13 @@
 //! come from elsewhere.
 
 mod acl;
+mod compare;
 mod import;
 mod key;
 mod node;
 mod ops;
 mod quota;
+mod reconfig;
 mod replay;
 mod requests;
 mod rows;

@@ -8,10 +8,10 @@ use crate::jute::op::{
     CreateMode, ErrorCode, Op, Owner, PERM_ADMIN, PERM_CREATE, PERM_DELETE, PERM_READ, PERM_WRITE,
     TTL_MS_MAX,
 };
-use crate::jute::reply::{CreateReply, MultiReply, MultiResult, PathReply, StatReply};
+use crate::jute::reply::{CreateReply, DataReply, MultiReply, MultiResult, PathReply, StatReply};
 use crate::jute::request::{
-    CreateRequest, CreateTtlRequest, MultiOp, MultiRequest, PathRequest, SetAclRequest,
-    SetDataRequest, VersionRequest,
+    CreateRequest, CreateTtlRequest, MultiOp, MultiRequest, PathRequest, ReconfigRequest,
+    SetAclRequest, SetDataRequest, VersionRequest,
 };
 use crate::jute::{Acl, Error, Field, Stat, StatPersisted, path};
 
@@ -32,8 +32,10 @@ pub(super) struct Work<'t> {
 /// What was done.
 pub(super) enum Done {
     Nothing,
+    Checked,
     Made { path: String, stat: Stat, want_stat: bool },
     Stat(Stat),
+    Data { data: Vec<u8>, stat: Stat },
     Multi(Vec<Result<Done, ErrorCode>>),
 }
 
@@ -41,12 +43,13 @@ impl Done {
     /// The record of the reply.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         match self {
-            Self::Nothing => Vec::new(),
+            Self::Nothing | Self::Checked => Vec::new(),
             Self::Made { path, stat, want_stat: true } => {
                 CreateReply { path, stat: *stat }.to_bytes()
             }
             Self::Made { path, .. } => PathReply { path }.to_bytes(),
             Self::Stat(stat) => StatReply { stat: *stat }.to_bytes(),
+            Self::Data { data, stat } => DataReply { data: Some(data), stat: *stat }.to_bytes(),
             Self::Multi(results) => {
                 let results = results.iter().map(|result| match result {
                     Ok(done) => done.in_multi(),
@@ -64,8 +67,12 @@ impl Done {
             }
             Self::Made { path, .. } => MultiResult::Create(PathReply { path }),
             Self::Stat(stat) => MultiResult::SetData(StatReply { stat: *stat }),
-            // A multi has no multi in it; deletes and checks say nothing.
-            Self::Nothing | Self::Multi(_) => MultiResult::Delete,
+            // No multi has these in it.
+            Self::Data { .. } | Self::Multi(_) => {
+                MultiResult::Error(ErrorCode::SystemError.number())
+            }
+            Self::Nothing => MultiResult::Delete,
+            Self::Checked => MultiResult::Check,
         }
     }
 }
@@ -105,6 +112,7 @@ impl Work<'_> {
             Op::DeleteContainer => self.reap(&PathRequest::from_bytes(body)?),
             Op::SetData => self.set_data(&SetDataRequest::from_bytes(body)?),
             Op::SetAcl => self.set_acl(&SetAclRequest::from_bytes(body)?),
+            Op::Reconfig => self.reconfig(&ReconfigRequest::from_bytes(body)?),
             Op::Check => self.check(&VersionRequest::from_bytes(body)?),
             Op::Multi => Ok(Done::Multi(self.multi(&MultiRequest::from_bytes(body)?))),
             _ => Err(ErrorCode::Unimplemented),
@@ -144,7 +152,7 @@ impl Work<'_> {
         results
     }
 
-    fn allowed(&self, acl: &[Acl], perms: i32) -> Result<(), ErrorCode> {
+    pub(super) fn allowed(&self, acl: &[Acl], perms: i32) -> Result<(), ErrorCode> {
         if acl::allows(acl, perms, self.asker) { Ok(()) } else { Err(ErrorCode::NoAuth) }
     }
 
@@ -286,7 +294,7 @@ impl Work<'_> {
         let node = self.tree.get(request.path).ok_or(ErrorCode::NoNode)?;
         self.allowed(&self.tree.acl_of(node), PERM_READ)?;
         next_version(node.stat.version, request.version)?;
-        Ok(Done::Nothing)
+        Ok(Done::Checked)
     }
 
     fn stat(&self, path: &str) -> Result<Done, ErrorCode> {

@@ -146,7 +146,19 @@ impl Tree {
         &'t self,
         parent: &'t str,
     ) -> impl Iterator<Item = (&'t str, &'t Arc<str>, &'t Arc<Znode>)> + 't {
-        let from = Bound::Included(Below { parent, name: "" });
+        self.children_after(parent, None)
+    }
+
+    /// The children of a node whose names come behind `after`, in order.
+    pub fn children_after<'t>(
+        &'t self,
+        parent: &'t str,
+        after: Option<&'t str>,
+    ) -> impl Iterator<Item = (&'t str, &'t Arc<str>, &'t Arc<Znode>)> + 't {
+        let from = match after {
+            None => Bound::Included(Below { parent, name: "" }),
+            Some(name) => Bound::Excluded(Below { parent, name }),
+        };
         self.nodes
             .range::<_, Below<'_>>((from, Bound::Unbounded))
             .map_while(move |(key, node)| Some((key.name_below(parent)?, &key.0, node)))

@@ -1,6 +1,9 @@
 //! ZooKeeper moves in: against real servers and the files that they wrote.
 
+mod differential;
 mod files;
+mod import;
 mod observer;
 mod servers;
 mod tree;
+mod verbs;

@@ -103,7 +103,7 @@ impl Copy {
                     self.tree.add(&kind.read(bytes).unwrap());
                 }
             }
-            Event::SnapshotEnd | Event::UpToDate => {}
+            Event::SnapshotEnd | Event::UpToDate | Event::Heard { .. } => {}
             Event::Diff => self.began.push("diff"),
             Event::Truncate { zxid } => panic!("nothing was lost, but it has only {zxid:#x}"),
             Event::Transaction { zxid, bytes } => {

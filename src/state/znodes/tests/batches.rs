@@ -1,0 +1,119 @@
+//! Several changes at once, and any sequence of requests.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::jute::reply::{MultiReply, MultiResult};
+use crate::jute::request::{MultiOp, MultiRequest};
+use crate::state::snapshot;
+
+fn plain(path: &str) -> CreateRequest<'_> {
+    CreateRequest { path, data: None, acl: vec![Acl::open()], flags: 0 }
+}
+
+#[test]
+fn a_multi_is_one_transaction() {
+    let mut world = World::new();
+    let before = world.tree().zxid();
+    let ops = vec![
+        MultiOp::Create(plain("/a")),
+        MultiOp::Create2(plain("/a/b")),
+        MultiOp::Check(VersionRequest { path: "/a", version: 0 }),
+        MultiOp::SetData(SetDataRequest { path: "/a", data: Some(b"x"), version: 0 }),
+        MultiOp::Delete(VersionRequest { path: "/a/b", version: 0 }),
+    ];
+    let reply = world.ask(Op::Multi, MultiRequest { ops }.to_bytes()).unwrap();
+    let results = MultiReply::from_bytes(&reply).unwrap().results;
+    assert!(matches!(
+        results[..],
+        [
+            MultiResult::Create(_),
+            MultiResult::Create2(_),
+            MultiResult::Check,
+            MultiResult::SetData(_),
+            MultiResult::Delete
+        ]
+    ));
+    assert_eq!(world.tree().zxid(), before + 1);
+    assert_eq!(world.stat("/a").czxid, before + 1);
+}
+
+#[test]
+fn a_multi_that_fails_leaves_everything_as_it_was() {
+    let mut world = World::new();
+    let before = (world.tree().zxid(), world.tree().digest(), world.tree().change_count());
+    let ops = vec![
+        MultiOp::Create(plain("/a")),
+        MultiOp::Delete(VersionRequest { path: "/none", version: -1 }),
+        MultiOp::Create(plain("/b")),
+    ];
+    let reply = world.ask(Op::Multi, MultiRequest { ops }.to_bytes()).unwrap();
+    let results = MultiReply::from_bytes(&reply).unwrap().results;
+    let code = |code: ErrorCode| MultiResult::Error(code.number());
+    let expected = [ErrorCode::Ok, ErrorCode::NoNode, ErrorCode::RuntimeInconsistency].map(code);
+    assert_eq!(results, expected);
+    let tree = world.tree();
+    assert_eq!((tree.zxid(), tree.digest(), tree.change_count()), before);
+}
+
+/// Something that a client may do.
+fn request() -> impl Strategy<Value = (Op, Vec<u8>)> {
+    let path = prop_oneof![
+        Just("/a"),
+        Just("/b"),
+        Just("/a/x"),
+        Just("/a/y"),
+        Just("/a/x/ü"),
+        Just("/"),
+        Just("/zookeeper/quota/a")
+    ];
+    (0..7, path, 0..7_i32, -1..3_i32).prop_map(|(kind, path, flags, version)| match kind {
+        0 | 1 => (Op::Create, create(path, flags, &[Acl::open()])),
+        2 => (Op::CreateContainer, create(path, 0, &[Acl::open()])),
+        3 => (Op::CreateTtl, create_ttl(path, 10)),
+        4 => (Op::Delete, VersionRequest { path, version }.to_bytes()),
+        5 => {
+            let data = [b'd'; 8];
+            (
+                Op::SetData,
+                SetDataRequest { path, data: Some(&data[..flags as usize]), version }.to_bytes(),
+            )
+        }
+        _ => {
+            let ops = vec![
+                MultiOp::Create(CreateRequest { flags: flags & 3, ..plain(path) }),
+                MultiOp::Delete(VersionRequest { path: "/a/x", version }),
+            ];
+            (Op::Multi, MultiRequest { ops }.to_bytes())
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// `World` checks after each that the tree is whole.
+    #[test]
+    fn whatever_is_asked_the_tree_stays_whole(requests in proptest::collection::vec(request(), 1..60)) {
+        let mut world = World::new();
+        for (op, body) in requests {
+            let _ = world.ask(op, body);
+        }
+        let mut bytes = Vec::new();
+        snapshot::write(&world.state, &mut bytes).unwrap();
+        let back = snapshot::read(&mut bytes.as_slice()).unwrap();
+        tree::assert_whole(back.zk());
+        prop_assert_eq!(back.checksum(), world.state.checksum());
+        let mut again = Vec::new();
+        snapshot::write(&back, &mut again).unwrap();
+        prop_assert_eq!(again, bytes);
+    }
+
+    #[test]
+    fn no_bytes_make_it_fail_otherwise_than_by_a_code(op in -12..110_i32, body in proptest::collection::vec(any::<u8>(), 0..80)) {
+        let mut world = World::new();
+        let request = ZkRequest::Op { caller: 0, op, body };
+        let replies = world.batch(vec![world.caller.clone()], vec![request]);
+        prop_assert!(ErrorCode::of(replies[0].err).is_some());
+    }
+}

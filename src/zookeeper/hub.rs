@@ -1,0 +1,645 @@
+//! The one loop of a server's endpoint: everything that its clients say and everything that
+//! changes passes here in one order, and that is the order that clients see.
+//!
+//! Reads are answered from the newest view of the tree; writes go through the log, many at a time
+//! and one lot after another, so that each session's stay in order. When a new view comes, its
+//! changes are told to whoever watches before anything is answered from it.
+
+mod conn;
+mod requests;
+mod words;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use self::conn::{Conn, Item, Stage};
+use super::config::Config;
+use super::connection::Out;
+use super::reads::{self, Armed, Caller};
+use super::watches::{ConnId, Fired, Mode, Watches};
+use crate::clock::SharedClock;
+use crate::consensus::{Committed, Consensus, Consistency, Leadership, ProposeError, View};
+use crate::jute::op::{ErrorCode, Op, PERM_READ};
+use crate::jute::reply::ConnectReply;
+use crate::jute::{Field, Id};
+use crate::limits::{ZK_BATCH_BYTES, ZK_BATCH_REQUESTS_MAX, ZK_OUT_BYTES_HIGH};
+use crate::observe::metrics::Metrics;
+use crate::state::znodes::{Asker, Tree, ZkBatch, ZkCaller, ZkReply, ZkRequest, ZnodeChange};
+use crate::state::{Command, Reply, Request};
+
+/// What reaches the hub from connections.
+#[derive(Debug)]
+pub(super) enum HubEvent {
+    /// A client has come, with its first frame.
+    Connect {
+        id: ConnId,
+        peer: SocketAddr,
+        ids: Vec<Id>,
+        request: Bytes,
+        out: Out,
+        permits: Arc<Semaphore>,
+    },
+    /// It asks.
+    Frames { id: ConnId, frames: Vec<Bytes>, room: OwnedSemaphorePermit },
+    /// It has taken enough of what it was told that more may follow.
+    Room { id: ConnId },
+    /// It is gone.
+    Gone { id: ConnId },
+    /// Somebody wants to know how things are.
+    FourLetter { word: String, answer: oneshot::Sender<String> },
+}
+
+/// A request that waits for its place in the log.
+struct Gathered {
+    conn: ConnId,
+    caller: Option<Arc<ZkCaller>>,
+    request: ZkRequest,
+    bytes: usize,
+}
+
+/// An answer that was found out elsewhere; none: it could not be.
+type Later = (ConnId, u64, Option<Result<Vec<u8>, ErrorCode>>);
+
+type Outcome = (Vec<ConnId>, Result<Committed, ProposeError>);
+
+/// What the hub works with.
+#[derive(Debug)]
+pub(super) struct Surroundings {
+    pub(super) consensus: Consensus,
+    pub(super) clock: SharedClock,
+    pub(super) config: Arc<Config>,
+    pub(super) metrics: Metrics,
+    /// Sessions that were heard go here.
+    pub(super) heard: mpsc::Sender<Vec<i64>>,
+    /// Whether the leader hears of them.
+    pub(super) contact: watch::Receiver<bool>,
+}
+
+/// See the module.
+pub(super) struct Hub {
+    around: Surroundings,
+    view: View,
+    /// How many changes of the tree were told.
+    seen: u64,
+    conns: BTreeMap<ConnId, Conn>,
+    by_session: BTreeMap<i64, ConnId>,
+    watches: Watches,
+    /// Connections with something to flush, or to advance.
+    touched: BTreeSet<ConnId>,
+    gathered: VecDeque<Gathered>,
+    in_flight: Option<BoxFuture<'static, Outcome>>,
+    /// Answers that this server's view does not show yet.
+    waiting: VecDeque<(u64, Vec<ConnId>, Vec<ZkReply>)>,
+    later: FuturesUnordered<BoxFuture<'static, Later>>,
+    next_later: u64,
+    heard: BTreeSet<i64>,
+    started: Instant,
+    /// When the loop last woke.
+    now: Instant,
+    received: u64,
+    sent: u64,
+    latency: Latency,
+}
+
+/// How long requests took, in milliseconds.
+#[derive(Debug, Default)]
+struct Latency {
+    count: u64,
+    sum: f64,
+    min: Option<u64>,
+    max: u64,
+}
+
+impl Latency {
+    fn add(&mut self, took: Duration) {
+        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.count += 1;
+        self.sum += took.as_secs_f64() * 1000.0;
+        self.min = Some(self.min.map_or(ms, |min| min.min(ms)));
+        self.max = self.max.max(ms);
+    }
+
+    /// The least, the mean, the most.
+    fn figures(&self) -> (u64, f64, u64) {
+        let mean = if self.count == 0 { 0.0 } else { self.sum / self.count as f64 };
+        (self.min.unwrap_or(0), mean, self.max)
+    }
+}
+
+impl Hub {
+    pub(super) fn new(around: Surroundings) -> Self {
+        let view = around.consensus.views().borrow().clone();
+        let seen = view.state.zk().change_count();
+        Self {
+            around,
+            view,
+            seen,
+            conns: BTreeMap::new(),
+            by_session: BTreeMap::new(),
+            watches: Watches::default(),
+            touched: BTreeSet::new(),
+            gathered: VecDeque::new(),
+            in_flight: None,
+            waiting: VecDeque::new(),
+            later: FuturesUnordered::new(),
+            next_later: 0,
+            heard: BTreeSet::new(),
+            started: Instant::now(),
+            now: Instant::now(),
+            received: 0,
+            sent: 0,
+            latency: Latency::default(),
+        }
+    }
+
+    fn tree(&self) -> &Tree {
+        self.view.state.zk()
+    }
+
+    /// Works until `stop`.
+    pub(super) async fn run(
+        mut self,
+        mut events: mpsc::Receiver<HubEvent>,
+        stop: CancellationToken,
+    ) {
+        let mut views = self.around.consensus.views();
+        let mut leadership = self.around.consensus.leadership();
+        let mut contact = self.around.contact.clone();
+        let half_a_tick = Duration::from_millis((self.around.config.tick.0 / 2).max(1));
+        let mut ticks = tokio::time::interval(half_a_tick);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut lot = Vec::with_capacity(256);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                outcome = next_outcome(&mut self.in_flight) => {
+                    self.in_flight = None;
+                    self.take_outcome(outcome);
+                }
+                changed = views.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                }
+                Some((conn, number, answer)) = self.later.next() => {
+                    self.take_later(conn, number, answer);
+                }
+                count = events.recv_many(&mut lot, 256) => {
+                    if count == 0 {
+                        break;
+                    }
+                }
+                changed = contact.changed() => {
+                    if changed.is_ok() && !*contact.borrow_and_update() {
+                        self.lose_contact();
+                    }
+                }
+                changed = leadership.changed() => {
+                    if changed.is_ok() {
+                        let leads = leadership.borrow_and_update().leader.is_some();
+                        self.take_leadership(leads);
+                    }
+                }
+                _ = ticks.tick() => self.tick(),
+            }
+            self.now = Instant::now();
+            let newest = views.borrow_and_update().clone();
+            self.take_view(newest);
+            for event in lot.drain(..) {
+                self.take_event(event);
+            }
+            self.advance();
+            self.launch();
+            self.flush();
+        }
+    }
+
+    fn take_event(&mut self, event: HubEvent) {
+        match event {
+            HubEvent::Connect { id, peer, ids, request, out, permits } => {
+                let conn = Conn::new(id, peer, ids, out, permits);
+                self.conns.insert(id, conn);
+                self.around.metrics.zk_connections.set(self.conns.len() as i64);
+                self.connect(id, &request);
+            }
+            HubEvent::Frames { id, frames, room } => self.take_frames(id, frames, Arc::new(room)),
+            HubEvent::Room { id } => {
+                self.touched.insert(id);
+            }
+            HubEvent::Gone { id } => self.forget(id),
+            HubEvent::FourLetter { word, answer } => {
+                let _ = answer.send(self.word(&word));
+            }
+        }
+    }
+
+    /// Lets go of a connection: what was said to it is still written.
+    fn forget(&mut self, id: ConnId) {
+        self.watches.forget(id);
+        if let Some(conn) = self.conns.remove(&id)
+            && self.by_session.get(&conn.session) == Some(&id)
+        {
+            self.by_session.remove(&conn.session);
+        }
+        self.around.metrics.zk_connections.set(self.conns.len() as i64);
+    }
+
+    /// Tells what was said, then lets go.
+    fn close(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.flush();
+        }
+        self.forget(id);
+    }
+
+    /// Tells who watches what has changed, and answers what waited for it.
+    fn take_view(&mut self, newest: View) {
+        if newest.applied_index == self.view.applied_index {
+            return;
+        }
+        let before = std::mem::replace(&mut self.view, newest);
+        let tree = self.view.state.clone();
+        match tree.zk().changes_since(self.seen) {
+            Some(changes) => {
+                for change in changes {
+                    self.tell(change, before.state.zk());
+                }
+            }
+            // Another tree, or too far behind: clients come again and say what they know.
+            None => {
+                let all: Vec<ConnId> = self.conns.keys().copied().collect();
+                for id in all {
+                    self.close(id);
+                }
+            }
+        }
+        self.seen = self.tree().change_count();
+        while self.waiting.front().is_some_and(|(index, ..)| *index <= self.view.applied_index) {
+            if let Some((_, conns, replies)) = self.waiting.pop_front() {
+                self.settle(&conns, replies);
+            }
+        }
+        // Whoever waits for a view may go on.
+        let waits = |conn: &Conn| matches!(conn.items.front(), Some((Item::Later { .. }, _)));
+        self.touched.extend(self.conns.values().filter(|conn| waits(conn)).map(|conn| conn.id));
+    }
+
+    fn tell(&mut self, change: &ZnodeChange, before: &Tree) {
+        let mut fired = Vec::new();
+        self.watches.fire(&change.path, change.kind, &mut fired);
+        for Fired { kind, path, to } in fired {
+            // A node that is gone is judged by what it was.
+            let view = self.view.state.clone();
+            let node = view.zk().get(&path).or_else(|| before.get(&path));
+            for id in to {
+                let Some(conn) = self.conns.get_mut(&id) else { continue };
+                let asker = Asker { ids: &conn.ids, superuser: false };
+                if node.is_some_and(|node| !view.zk().allows(node, PERM_READ, asker)) {
+                    continue;
+                }
+                conn.event(kind as i32, change.zxid, &path);
+                self.touched.insert(id);
+            }
+        }
+    }
+
+    /// What became of a lot that was proposed.
+    fn take_outcome(&mut self, (conns, outcome): Outcome) {
+        match outcome {
+            Ok(Committed { reply: Reply::Zk(replies), index }) if replies.len() == conns.len() => {
+                self.waiting.push_back((index, conns, replies));
+                let newest = self.around.consensus.views().borrow().clone();
+                // The view may have come before the answer.
+                if newest.applied_index == self.view.applied_index {
+                    while self
+                        .waiting
+                        .front()
+                        .is_some_and(|(index, ..)| *index <= newest.applied_index)
+                    {
+                        if let Some((_, conns, replies)) = self.waiting.pop_front() {
+                            self.settle(&conns, replies);
+                        }
+                    }
+                } else {
+                    self.take_view(newest);
+                }
+            }
+            outcome => {
+                let why = match outcome {
+                    Err(error) => error.to_string(),
+                    Ok(_) => "the answers don't fit the questions".to_owned(),
+                };
+                // It may or may not be carried out: only the client can find out.
+                tracing::info!(clients = conns.len(), "clients are told to come again: {why}");
+                for id in conns {
+                    self.close(id);
+                }
+            }
+        }
+    }
+
+    /// Hands answers to the connections, in order.
+    fn settle(&mut self, conns: &[ConnId], replies: Vec<ZkReply>) {
+        for (id, answer) in conns.iter().zip(replies) {
+            let Some(conn) = self.conns.get_mut(id) else { continue };
+            if conn.stage == Stage::Connecting {
+                self.connected(*id, &answer);
+                continue;
+            }
+            let first = conn
+                .items
+                .iter_mut()
+                .find(|(item, _)| matches!(item, Item::Write { reply: None, .. }));
+            if let Some((Item::Write { reply, .. }, _)) = first {
+                *reply = Some(answer);
+            }
+            self.touched.insert(*id);
+        }
+    }
+
+    /// Starts the next lot, if none is on its way.
+    fn launch(&mut self) {
+        if self.in_flight.is_some() || self.gathered.is_empty() {
+            return;
+        }
+        let mut batch =
+            ZkBatch { enforce_quota: self.around.config.enforce_quota, ..ZkBatch::default() };
+        let mut callers: BTreeMap<ConnId, (Arc<ZkCaller>, u32)> = BTreeMap::new();
+        let mut conns = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = self.gathered.front() {
+            let full = conns.len() >= ZK_BATCH_REQUESTS_MAX || bytes + next.bytes > ZK_BATCH_BYTES;
+            if full && !conns.is_empty() {
+                break;
+            }
+            let Some(Gathered { conn, caller, mut request, bytes: size }) =
+                self.gathered.pop_front()
+            else {
+                break;
+            };
+            if let (ZkRequest::Op { caller: place, .. }, Some(caller)) = (&mut request, caller) {
+                *place = match callers.get(&conn) {
+                    Some((known, place)) if Arc::ptr_eq(known, &caller) => *place,
+                    _ => {
+                        let place = batch.callers.len() as u32;
+                        batch.callers.push(ZkCaller::clone(&caller));
+                        callers.insert(conn, (caller, place));
+                        place
+                    }
+                };
+            }
+            bytes += size;
+            conns.push(conn);
+            batch.requests.push(request);
+        }
+        self.around.metrics.zk_batch_requests.observe(conns.len() as f64);
+        let consensus = self.around.consensus.clone();
+        // On a task of its own: encoding must not hold up the loop.
+        let proposed = tokio::spawn(async move {
+            consensus.propose(Request::from(Command::Zk(Box::new(batch)))).await
+        });
+        self.in_flight = Some(Box::pin(async move {
+            let outcome = proposed.await.unwrap_or_else(|error| {
+                Err(ProposeError::Unknown(format!("the server's task failed: {error}")))
+            });
+            (conns, outcome)
+        }));
+    }
+
+    /// Hands what was said to the sockets; who does not take it is let go.
+    fn flush(&mut self) {
+        let mut slow = Vec::new();
+        for id in std::mem::take(&mut self.touched) {
+            let Some(conn) = self.conns.get_mut(&id) else { continue };
+            if !conn.flush() {
+                tracing::info!(peer = %conn.peer, "closed: the client takes its answers too slowly");
+                slow.push(id);
+            } else if conn.stage == Stage::Closing && conn.items.is_empty() {
+                slow.push(id);
+            }
+        }
+        for id in slow {
+            self.forget(id);
+        }
+    }
+
+    /// Looks after sessions: who was heard, who is no longer here.
+    fn tick(&mut self) {
+        let tree = self.view.state.clone();
+        let gone = self.conns.values().filter(|conn| {
+            conn.stage == Stage::Open
+                && !conn.is_local
+                && tree.zk().session(conn.session).is_none_or(|s| s.attachment != conn.attachment)
+        });
+        let gone: Vec<ConnId> = gone.map(|conn| conn.id).collect();
+        for id in gone {
+            self.close(id);
+        }
+        let heard: Vec<i64> = std::mem::take(&mut self.heard).into_iter().collect();
+        // One that is still busy with the last lot gets this one's sessions with the next.
+        if let Err(mpsc::error::TrySendError::Full(heard)) = self.around.heard.try_send(heard) {
+            self.heard.extend(heard);
+        }
+        let (watches, ..) = self.watches.counts();
+        self.around.metrics.zk_watches.set(watches as i64);
+    }
+
+    /// The leader no longer hears of the sessions here: they must be kept alive elsewhere.
+    fn lose_contact(&mut self) {
+        let here = self.conns.values().filter(|conn| !conn.is_local);
+        let here: Vec<ConnId> = here.map(|conn| conn.id).collect();
+        if !here.is_empty() {
+            tracing::warn!(
+                clients = here.len(),
+                "no leader hears of the clients' sessions: they are sent to other servers"
+            );
+        }
+        for id in here {
+            self.close(id);
+        }
+    }
+
+    fn take_leadership(&mut self, leads: bool) {
+        if leads {
+            // There is better to be had than a server that only reads.
+            let local = self.conns.values().filter(|conn| conn.is_local);
+            let local: Vec<ConnId> = local.map(|conn| conn.id).collect();
+            for id in local {
+                self.close(id);
+            }
+        }
+    }
+
+    fn has_leader(&self) -> bool {
+        let leadership: Leadership = self.around.consensus.leadership().borrow().clone();
+        leadership.leader.is_some() && *self.around.contact.borrow()
+    }
+
+    /// Answers with `body` once this server has everything that is there now.
+    fn sync(&mut self, conn: ConnId, body: Vec<u8>) -> u64 {
+        self.next_later += 1;
+        let (number, consensus) = (self.next_later, self.around.consensus.clone());
+        self.later.push(Box::pin(async move {
+            let reached = consensus.read(Consistency::Linearizable).await;
+            (conn, number, reached.ok().map(|_| Ok(body)))
+        }));
+        number
+    }
+
+    /// Answers from the view as it is now, on another thread.
+    fn read_elsewhere(&mut self, id: ConnId, xid: i32, op: Op, body: &[u8]) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        self.next_later += 1;
+        let (number, state, body) = (self.next_later, self.view.state.clone(), body.to_vec());
+        let (session, ids) = (conn.session, conn.ids.clone());
+        let lot = conn.lot.clone();
+        conn.items.push_front((Item::Later { xid, number, answer: None }, lot));
+        let mut armed = Armed::new();
+        // Watches count from this view on.
+        let caller = Caller { session, ids: &conn.ids };
+        reads::arm(self.view.state.zk(), caller, op, &body, &mut armed);
+        for (table, path) in armed {
+            self.watches.add(id, table, &path, Mode::Once);
+        }
+        self.later.push(Box::pin(async move {
+            let found = tokio::task::spawn_blocking(move || {
+                let caller = Caller { session, ids: &ids };
+                reads::answer(state.zk(), caller, op, &body, &mut Armed::new())
+            });
+            (id, number, found.await.ok())
+        }));
+    }
+
+    fn take_later(&mut self, id: ConnId, number: u64, found: Option<Result<Vec<u8>, ErrorCode>>) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(found) = found else {
+            self.close(id);
+            return;
+        };
+        for (item, _) in &mut conn.items {
+            if let Item::Later { number: own, answer, .. } = item
+                && *own == number
+            {
+                *answer = Some(found);
+                break;
+            }
+        }
+        self.touched.insert(id);
+    }
+
+    fn gather(&mut self, conn: ConnId, caller: Option<Arc<ZkCaller>>, request: ZkRequest) {
+        let bytes = 64
+            + match &request {
+                ZkRequest::Op { body, .. } => body.len(),
+                _ => 0,
+            };
+        self.gathered.push_back(Gathered { conn, caller, request, bytes });
+    }
+
+    /// Answers whatever has its turn, on all connections that were touched.
+    fn advance(&mut self) {
+        let touched: Vec<ConnId> = self.touched.iter().copied().collect();
+        for id in touched {
+            self.advance_one(id);
+        }
+    }
+
+    fn advance_one(&mut self, id: ConnId) {
+        loop {
+            let Some(conn) = self.conns.get_mut(&id) else { return };
+            if conn.stage == Stage::Connecting {
+                return;
+            }
+            if conn.buffer.len() > ZK_OUT_BYTES_HIGH && !conn.flush() {
+                self.forget(id);
+                return;
+            }
+            if conn.is_full() {
+                return;
+            }
+            let waits = match conn.items.front() {
+                None => return,
+                Some((item, _)) => item.waits(),
+            };
+            if waits {
+                return;
+            }
+            let Some((item, lot)) = conn.items.pop_front() else { return };
+            self.sent += 1;
+            self.latency.add(self.now.duration_since(lot.arrived));
+            let zxid = self.view.state.zk().zxid();
+            match item {
+                Item::Read { xid, op, body } => self.read(id, xid, op, &body),
+                Item::Write { xid, op, reply: Some(reply) } => {
+                    conn.reply_number(xid, reply.zxid, reply.err, &reply.body);
+                    self.written(id, op, reply.err);
+                }
+                Item::Later { xid, answer: Some(answer), .. } => match answer {
+                    Ok(body) => conn.reply(xid, zxid, ErrorCode::Ok, &body),
+                    Err(code) => conn.reply(xid, zxid, code, &[]),
+                },
+                Item::Known { xid, err, body } => conn.reply(xid, zxid, err, &body),
+                Item::Write { .. } | Item::Later { .. } => {}
+            }
+        }
+    }
+
+    /// After a write was answered: some mean that the connection is over.
+    fn written(&mut self, id: ConnId, op: Op, err: i32) {
+        let over = op == Op::CloseSession
+            || err == ErrorCode::SessionExpired.number()
+            || err == ErrorCode::SessionMoved.number();
+        if over && let Some(conn) = self.conns.get_mut(&id) {
+            conn.stage = Stage::Closing;
+            conn.items.clear();
+        }
+    }
+
+    /// A session was opened, or goes on here; or it has expired.
+    fn connected(&mut self, id: ConnId, answer: &ZkReply) {
+        let view = self.view.clone();
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        self.touched.insert(id);
+        let Ok(mut hello) = ConnectReply::from_bytes(&answer.body) else {
+            conn.stage = Stage::Closing;
+            return;
+        };
+        hello.read_only = conn.read_only.map(|_| false);
+        conn.hello(&hello.to_bytes());
+        if hello.session_id == 0 {
+            conn.stage = Stage::Closing;
+            return;
+        }
+        let session = view.state.zk().session(hello.session_id);
+        conn.stage = Stage::Open;
+        conn.session = hello.session_id;
+        conn.timeout = session.map_or(hello.timeout, |session| session.timeout);
+        conn.rename();
+        self.heard.insert(hello.session_id);
+        // The connection it was on before is over.
+        if let Some(before) = self.by_session.insert(hello.session_id, id)
+            && before != id
+        {
+            self.close(before);
+        }
+        self.take_held(id);
+    }
+}
+
+async fn next_outcome(in_flight: &mut Option<BoxFuture<'static, Outcome>>) -> Outcome {
+    match in_flight {
+        Some(outcome) => outcome.await,
+        None => std::future::pending().await,
+    }
+}
