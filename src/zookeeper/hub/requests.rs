@@ -365,14 +365,14 @@ impl Hub {
 
     fn add_watch(&mut self, id: ConnId, body: &[u8]) -> Result<Vec<u8>, ErrorCode> {
         let request = AddWatchRequest::from_bytes(body)?;
-        let mode = reads::persistent_mode(request.mode).ok_or(ErrorCode::BadArguments)?;
+        let mode = reads::persistent_mode(request.mode).ok_or(ErrorCode::MarshallingError)?;
         self.watches.add_persistent(id, request.path, mode);
         Ok(ErrorReply { err: 0 }.to_bytes())
     }
 
     fn remove_watches(&mut self, id: ConnId, op: Op, body: &[u8]) -> Result<Vec<u8>, ErrorCode> {
         let request = RemoveWatchesRequest::from_bytes(body)?;
-        let which = Which::of(request.kind).ok_or(ErrorCode::BadArguments)?;
+        let which = Which::of(request.kind).ok_or(ErrorCode::MarshallingError)?;
         let had = match op {
             Op::CheckWatches => self.watches.has(id, request.path, which),
             _ => self.watches.remove(id, request.path, which),
