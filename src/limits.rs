@@ -347,6 +347,20 @@ pub const ZK_TRANSACTION_BYTES_MAX: usize = 128 << 20;
 pub const ZK_SNAPPY_BLOCK_BYTES_MAX: usize = 4 << 20;
 /// Bytes that are read at once from such files and streams.
 pub const ZK_READ_BYTES: usize = 256 << 10;
+/// Bytes of the identities in a message between servers of an ensemble.
+pub const ZK_AUTH_BYTES_MAX: usize = 64 << 10;
+/// Bytes that an observer of an ensemble reads ahead of whoever takes what it gets.
+pub const ZK_OBSERVED_BYTES_MAX: usize = 64 << 20;
+/// Messages that wait there.
+pub const ZK_OBSERVED_EVENTS_MAX: usize = 4096;
+/// Bytes of proposals that are not committed yet.
+pub const ZK_PROPOSED_BYTES_MAX: usize = 256 << 20;
+/// How long an ensemble's leader may take over an answer to one that wants to join, in
+/// milliseconds.
+pub const ZK_JOIN_WAIT_MS: u64 = 20_000;
+/// How long it may be silent later, in milliseconds: it says that it lives twice a tick.
+pub const ZK_LEADER_SILENCE_MS: u64 = 60_000;
+
 // --- Marathon ---
 
 /// Apps and pods that are read from one source.

@@ -2,6 +2,7 @@
 
 use super::codec::{Error, Field, Reader, records};
 use super::data::Id;
+use crate::limits::{ZK_AUTH_BYTES_MAX, ZK_TRANSACTION_BYTES_MAX};
 
 /// A change that is proposed.
 pub const PROPOSAL: i32 = 2;
@@ -11,6 +12,8 @@ pub const ACK: i32 = 3;
 pub const COMMIT: i32 = 4;
 /// A sign of life.
 pub const PING: i32 = 5;
+/// What was proposed is to be carried out, with a change of members.
+pub const COMMITANDACTIVATE: i32 = 9;
 /// A client's session is asked for.
 pub const REVALIDATE: i32 = 6;
 /// What is committed, for an observer.
@@ -83,4 +86,40 @@ impl<'a> Field<'a> for AuthInfo {
             None => (-1).write(out),
         }
     }
+}
+
+/// Bytes of a message before its data: kind, transaction, length.
+const HEAD: usize = 4 + 8 + 4;
+
+/// How many bytes the message has that begins with `bytes`, or at least how many, if that can't be
+/// told yet.
+///
+/// # Errors
+/// A length that can't be, or that is beyond what a message may have.
+pub fn packet_bytes(bytes: &[u8]) -> Result<usize, Error> {
+    let length = |at: usize, max: usize| -> Result<Option<usize>, Error> {
+        let Some(length) = bytes.get(at..).and_then(|bytes| bytes.first_chunk()) else {
+            return Ok(None);
+        };
+        match i32::from_be_bytes(*length) {
+            -1 => Ok(Some(0)),
+            length => match usize::try_from(length) {
+                Ok(bytes) if bytes <= max => Ok(Some(bytes)),
+                _ => Err(Error::Length(length)),
+            },
+        }
+    };
+    let Some(data) = length(HEAD - 4, ZK_TRANSACTION_BYTES_MAX)? else { return Ok(HEAD) };
+    let mut size = HEAD + data;
+    // Scheme and identity of each, if there is one.
+    let Some(ids) = length(size, ZK_AUTH_BYTES_MAX)? else { return Ok(size + 4) };
+    size += 4;
+    for _ in 0..2 * ids {
+        let Some(text) = length(size, ZK_AUTH_BYTES_MAX)? else { return Ok(size + 4) };
+        size += 4 + text;
+        if size > HEAD + data + ZK_AUTH_BYTES_MAX {
+            return Err(Error::Length(i32::try_from(size).unwrap_or(i32::MAX)));
+        }
+    }
+    Ok(size)
 }

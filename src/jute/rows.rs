@@ -19,6 +19,73 @@ pub enum Row<'a> {
     Node(NodeRow<'a>),
 }
 
+/// Of what kind a row is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// See [`SessionRow`].
+    Session,
+    /// See [`AclRow`].
+    Acl,
+    /// See [`NodeRow`].
+    Node,
+}
+
+impl Kind {
+    /// Reads a row of that kind, which `bytes` hold and nothing else.
+    ///
+    /// # Errors
+    /// A field that can't be read.
+    pub fn read(self, bytes: &[u8]) -> Result<Row<'_>, RowError> {
+        let (what, row) = match self {
+            Self::Session => ("a session", Field::from_bytes(bytes).map(Row::Session)),
+            Self::Acl => (ACL_ROW, Field::from_bytes(bytes).map(Row::Acl)),
+            Self::Node => ("a node", Field::from_bytes(bytes).map(Row::Node)),
+        };
+        row.map_err(|error| RowError::Field { what, error })
+    }
+}
+
+/// Some rows in a piece, as bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rows {
+    bytes: Vec<u8>,
+    /// Kind and end of each.
+    ends: Vec<(Kind, usize)>,
+}
+
+impl Rows {
+    /// Appends a row of that kind.
+    pub fn push(&mut self, kind: Kind, row: &[u8]) {
+        self.bytes.extend_from_slice(row);
+        self.ends.push((kind, self.bytes.len()));
+    }
+
+    /// Kind and bytes of each.
+    pub fn iter(&self) -> impl Iterator<Item = (Kind, &[u8])> {
+        let mut start = 0;
+        self.ends.iter().map(move |(kind, end)| {
+            let row = &self.bytes[start..*end];
+            start = *end;
+            (*kind, row)
+        })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Bytes of all of them.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
 /// What stands at the beginning of some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -156,22 +223,18 @@ impl Decoder {
     /// # Errors
     /// A field that can't be read.
     pub fn read<'a>(&mut self, bytes: &'a [u8]) -> Result<Row<'a>, RowError> {
-        let (row, next) = match self.at {
-            At::Sessions(left) => {
-                let row = Field::from_bytes(bytes).map(Row::Session);
-                (row.map_err(|error| (SESSION_ROW, error)), At::Sessions(left.saturating_sub(1)))
-            }
-            At::Acls(left) => {
-                let row = Field::from_bytes(bytes).map(Row::Acl);
-                (row.map_err(|error| (ACL_ROW, error)), At::Acls(left.saturating_sub(1)))
-            }
-            _ => {
-                let row = Field::from_bytes(bytes).map(Row::Node);
-                (row.map_err(|error| (NODE_ROW, error)), At::Nodes)
-            }
+        self.pass().read(bytes)
+    }
+
+    /// Passes over the row that [`Self::next`] said is there, and says of what kind it is.
+    pub fn pass(&mut self) -> Kind {
+        let (kind, next) = match self.at {
+            At::Sessions(left) => (Kind::Session, At::Sessions(left.saturating_sub(1))),
+            At::Acls(left) => (Kind::Acl, At::Acls(left.saturating_sub(1))),
+            _ => (Kind::Node, At::Nodes),
         };
         self.at = next;
-        row.map_err(|(what, error)| RowError::Field { what, error })
+        kind
     }
 
     /// What is being read, for messages.
@@ -184,9 +247,7 @@ impl Decoder {
     }
 }
 
-const SESSION_ROW: &str = "a session";
 const ACL_ROW: &str = "an access list";
-const NODE_ROW: &str = "a node";
 
 /// Size of an access list under its key.
 fn access_list(bytes: &[u8]) -> Result<Next, RowError> {

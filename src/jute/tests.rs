@@ -314,9 +314,32 @@ proptest! {
     }
 
     #[test]
+    fn the_length_of_a_message_is_told_before_it_is_there(
+        seed: u64,
+        texts in prop::collection::vec("\\PC{0,12}", 1..6),
+        buffers in buffers(),
+        behind in 0..20usize,
+    ) {
+        let random = StdRng::seed_from_u64(seed);
+        let mut pool = Pool { texts: &texts, buffers: &buffers, random };
+        let packet: QuorumPacket<'_> = pool.any();
+        let mut bytes = packet.to_bytes();
+        let size = bytes.len();
+        for end in 0..size {
+            let needed = packet_bytes(&bytes[..end]).unwrap();
+            prop_assert!(end < needed && needed <= size, "{needed} at {end} of {size}");
+        }
+        bytes.resize(size + behind, 0);
+        prop_assert_eq!(packet_bytes(&bytes), Ok(size));
+    }
+
+    #[test]
     fn no_bytes_make_a_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let bytes = bytes.as_slice();
         all_records!(none_panics!(bytes));
+        if let Ok(needed) = packet_bytes(bytes) {
+            prop_assert!(needed >= 16);
+        }
     }
 
     /// Small numbers are lengths that nearly fit.
@@ -480,6 +503,36 @@ fn old_transactions_are_read() {
     for digest in [None, Some(TxnDigest { version: 2, digest: 0 })] {
         let closed = Transaction { header, txn: Txn::CloseSession(None), digest };
         assert_eq!(Transaction::from_bytes(&closed.to_bytes()), Ok(closed.clone()));
+    }
+}
+
+#[test]
+fn a_new_epoch_begins_with_its_first_transaction() {
+    assert!(follows(0x1_0000_0007, 0x1_0000_0008));
+    assert!(follows(0x1_0000_0007, 0x3_0000_0001));
+    assert!(follows(0x3_0000_0000, 0x3_0000_0001));
+    assert!(!follows(0x1_0000_0007, 0x3_0000_0002));
+    assert!(!follows(0x1_0000_0007, 0x1_0000_0009));
+    assert!(!follows(0x3_0000_0007, 0x1_0000_0008));
+}
+
+#[test]
+fn messages_beyond_the_bounds_are_refused_at_their_length() {
+    let numbers = |numbers: &[i32]| -> Vec<u8> {
+        numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
+    };
+    for (bytes, expected) in [
+        (numbers(&[]), Ok(16)),
+        (numbers(&[8, 0, 1, -1]), Ok(20)),
+        (numbers(&[8, 0, 1, -1, -1]), Ok(20)),
+        (numbers(&[8, 0, 1, 3]), Ok(23)),
+        (numbers(&[8, 0, 1, i32::MAX]), Err(Error::Length(i32::MAX))),
+        (numbers(&[8, 0, 1, -2]), Err(Error::Length(-2))),
+        (numbers(&[8, 0, 1, -1, i32::MAX]), Err(Error::Length(i32::MAX))),
+        (numbers(&[8, 0, 1, -1, 2, 0, 0, 0, 0]), Ok(36)),
+        (numbers(&[8, 0, 1, -1, 2, 0, -7]), Err(Error::Length(-7))),
+    ] {
+        assert_eq!(packet_bytes(&bytes), expected, "{bytes:?}");
     }
 }
 

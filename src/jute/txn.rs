@@ -240,3 +240,9 @@ impl<'a> Field<'a> for Transaction<'a> {
         }
     }
 }
+
+/// Whether nothing is missing between two transactions: they count on, or a new epoch begins. What
+/// may be missing at the end of the old epoch can't be told by the numbers.
+pub fn follows(last: i64, next: i64) -> bool {
+    next == last.wrapping_add(1) || (next >> 32 > last >> 32 && next & 0xffff_ffff == 1)
+}

@@ -169,3 +169,142 @@ fn messages() {
     ];
     feed(&inputs, readers::message);
 }
+
+#[test]
+fn marathon_definitions() {
+    use orch::marathon::messages::{CommandInfo, ServiceDefinition};
+    use prost::Message as _;
+
+    let stored = ServiceDefinition {
+        id: "shop_web".to_owned(),
+        cmd: CommandInfo { value: Some("run".to_owned()), ..CommandInfo::default() },
+        instances: 2,
+        ports: vec![10_000, 0],
+        dependencies: vec!["shop_db".to_owned()],
+        ..ServiceDefinition::default()
+    };
+    let app = r#"{"id": "/", "apps": [{"id": "/a", "cmd": "x", "instances": 2, "env": {"A": "1"},
+        "container": {"docker": {"image": "a:1"}, "portMappings": [{"containerPort": 80}],
+        "volumes": [{"containerPath": "/a", "hostPath": "/b", "mode": "RO"}]},
+        "constraints": [["rack", "LIKE", "r[1-3]|x"]],
+        "healthChecks": [{"protocol": "HTTP", "portIndex": 0}]}]}"#;
+    let pod = r#"{"id": "/p", "containers": [{"name": "c", "image": {"id": "a:1"},
+        "endpoints": [{"name": "w", "containerPort": 80}]}], "scaling": {"instances": 2}}"#;
+    let inputs = [
+        [&[0], &stored.encode_to_vec()[..]].concat(),
+        [&[1], app.as_bytes()].concat(),
+        [&[1], pod.as_bytes()].concat(),
+    ];
+    feed(&inputs, readers::marathon);
+}
+
+/// Each kind of message, with the byte that names it to the reader.
+fn zookeeper_messages() -> Vec<Vec<u8>> {
+    use orch::jute::quorum::{AuthInfo, INFORM, QuorumPacket};
+    use orch::jute::reply::{ConnectReply, MultiReply, MultiResult};
+    use orch::jute::request::*;
+    use orch::jute::txn::{Transaction, Txn, TxnHeader};
+    use orch::jute::{Acl, Field, Id, Op};
+
+    let acl = vec![Acl::open()];
+    let create = CreateRequest { path: "/a/b", data: Some(b"data"), acl, flags: 3 };
+    let request = |op: Op, record: Vec<u8>| {
+        let header = RequestHeader { xid: 7, op: op.number() };
+        [vec![1], header.to_bytes(), record].concat()
+    };
+    let ops = vec![
+        MultiOp::Create(create.clone()),
+        MultiOp::Check(VersionRequest { path: "/a", version: 1 }),
+    ];
+    let watches = SetWatches2Request {
+        relative_zxid: 5,
+        data: vec!["/a"],
+        exist: vec!["/b", "/c"],
+        child: Vec::new(),
+        persistent: vec!["/d"],
+        persistent_recursive: vec!["/"],
+    };
+    let connect = ConnectRequest {
+        protocol_version: 0,
+        last_zxid_seen: 9,
+        timeout: 4000,
+        session_id: 0x100_0000,
+        password: vec![7; 16],
+        read_only: Some(false),
+    };
+    let password = [7; 16];
+    let accepted = ConnectReply {
+        protocol_version: 0,
+        timeout: 4000,
+        session_id: 1,
+        password,
+        read_only: None,
+    };
+    let header = TxnHeader { client_id: 1, cxid: 2, zxid: 3, time: 4, op: -11 };
+    let closed = Txn::CloseSession(Some(vec!["/a/e", "/b"]));
+    let transaction = Transaction { header, txn: closed, digest: None }.to_bytes();
+    let ids = vec![Id { scheme: "ip".to_owned(), id: "127.0.0.1".to_owned() }];
+    let auth = AuthInfo(Some(ids));
+    let packet = QuorumPacket { kind: INFORM, zxid: 3, data: Some(&transaction), auth };
+    let results = vec![MultiResult::Error(-101), MultiResult::Delete];
+    vec![
+        [vec![0], connect.to_bytes()].concat(),
+        request(Op::Create, create.to_bytes()),
+        request(Op::Multi, MultiRequest { ops }.to_bytes()),
+        request(Op::SetWatches2, watches.to_bytes()),
+        [vec![2], transaction.clone()].concat(),
+        [vec![3], packet.to_bytes()].concat(),
+        [vec![4], accepted.to_bytes()].concat(),
+        [vec![5], MultiReply { results }.to_bytes()].concat(),
+    ]
+}
+
+#[test]
+fn messages_of_zookeeper() {
+    feed(&zookeeper_messages(), readers::zookeeper_message);
+}
+
+#[test]
+fn snapshot_files_of_zookeeper() {
+    use orch::jute::file::{AclRow, NodeRow, SessionRow};
+    use orch::jute::{Acl, StatPersisted};
+    use orch::zookeeper::snapshot_file::{SnapshotDigest, SnapshotWriter, Tail};
+
+    let sessions = [SessionRow { id: 1, timeout: 4000 }];
+    let acls = [AclRow { key: 1, acl: vec![Acl::open()] }];
+    let digest = Some(SnapshotDigest { zxid: 1, version: 2, digest: 3 });
+    let file = |tail: Tail| {
+        let mut writer = SnapshotWriter::new(Vec::new(), sessions.iter(), acls.iter()).unwrap();
+        for (path, data) in [("", None), ("/a", Some(b"data".as_slice())), ("/a/b", Some(b""))] {
+            let stat = StatPersisted::default();
+            writer.node(&NodeRow { path, data, acl: 1, stat }).unwrap();
+        }
+        writer.finish(tail).unwrap()
+    };
+    let plain = file(Tail { digest, last_zxid: Some(4) });
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, &plain).unwrap();
+    let block = snap::raw::Encoder::new().compress_vec(&plain).unwrap();
+    let length = (block.len() as u32).to_be_bytes();
+    let snappy = [b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01", length.as_slice(), &block].concat();
+    let inputs = [plain, file(Tail { digest, last_zxid: None }), file(Tail::default())];
+    feed(
+        &[inputs.as_slice(), &[gzip.finish().unwrap(), snappy]].concat(),
+        readers::zookeeper_snapshot,
+    );
+}
+
+#[test]
+fn log_files_of_zookeeper() {
+    use orch::zookeeper::txn_log_file::LogWriter;
+
+    let mut writer = LogWriter::new(Vec::new()).unwrap();
+    for message in zookeeper_messages().iter().filter(|message| message[0] == 2) {
+        writer.append(&message[1..]).unwrap();
+        writer.append(&message[1..]).unwrap();
+    }
+    let bytes = writer.finish().unwrap();
+    let padded = [bytes.as_slice(), &[0; 100]].concat();
+    let torn = bytes[..bytes.len() - 5].to_vec();
+    feed(&[bytes, padded, torn], readers::zookeeper_log);
+}

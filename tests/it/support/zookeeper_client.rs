@@ -7,7 +7,7 @@ use std::time::Duration;
 use orch::jute::reply::{ConnectReply, ReplyHeader};
 use orch::jute::request::{
     ConnectRequest, CreateRequest, CreateTtlRequest, MultiOp, MultiRequest, RequestHeader,
-    SetAclRequest, SetDataRequest, VersionRequest,
+    SetAclRequest, SetDataRequest, VersionRequest, WatchRequest,
 };
 use orch::jute::{Acl, Field, Op, Reader};
 
@@ -116,6 +116,13 @@ impl Client {
         let acl = vec![Acl::open()];
         let request = CreateTtlRequest { path, data, acl, flags: mode::TTL, ttl };
         self.call(Op::CreateTtl, &request).unwrap().unwrap_or_else(|err| panic!("{path}: {err}"));
+    }
+
+    /// A node's data.
+    pub fn get(&mut self, path: &str) -> Result<Vec<u8>, i32> {
+        let reply = self.call(Op::GetData, &WatchRequest { path, watch: false }).unwrap()?;
+        let data: Option<&[u8]> = Reader::new(&reply).field().unwrap();
+        Ok(data.unwrap_or_default().to_vec())
     }
 
     /// Replaces a node's data.

@@ -2,5 +2,6 @@
 
 mod differential;
 mod files;
+mod observer;
 mod servers;
 mod tree;

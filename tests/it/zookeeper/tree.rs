@@ -181,6 +181,18 @@ impl Tree {
         }
     }
 
+    /// Where another tree differs.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let paths: BTreeSet<_> = self.nodes.keys().chain(other.nodes.keys()).collect();
+        let node = paths.into_iter().find(|path| self.nodes.get(*path) != other.nodes.get(*path));
+        if let Some(path) = node {
+            let (ours, theirs) = (self.nodes.get(path), other.nodes.get(path));
+            return Some(format!("{path}: {ours:?} and {theirs:?}"));
+        }
+        let (ours, theirs) = (&self.sessions, &other.sessions);
+        (ours != theirs).then(|| format!("sessions {ours:?} and {theirs:?}"))
+    }
+
     /// The tree without what each server has of its own.
     pub fn common(mut self) -> Self {
         self.nodes.retain(|path, _| !path.starts_with("/zookeeper/"));

@@ -1,0 +1,8 @@
+//! Feeds `readers::zookeeper_message`.
+#![no_main]
+
+#[path = "../readers.rs"]
+#[allow(dead_code)]
+mod readers;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| readers::zookeeper_message(data));
