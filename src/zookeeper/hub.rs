@@ -2,7 +2,8 @@
 //! changes passes here in one order, and that is the order that clients see.
 //!
 //! Reads are answered from the newest view of the tree; writes go through the log, many at a time
-//! and one lot after another, so that each session's stay in order. When a new view comes, its
+//! and one lot after another, so that each session's stay in order; one that comes behind a read
+//! waits until that is answered. When a new view comes, its
 //! changes are told to whoever watches before anything is answered from it.
 
 mod conn;
@@ -538,6 +539,18 @@ impl Hub {
         self.touched.insert(id);
     }
 
+    /// A client's write goes into the log.
+    fn gather_write(&mut self, id: ConnId, op: Op, body: &Bytes, caller: Arc<ZkCaller>) {
+        if op == Op::CloseSession {
+            let ZkCaller { session, attachment, .. } = *caller;
+            self.gather(id, None, ZkRequest::Close { session, attachment });
+        } else {
+            let op = op.number();
+            let request = ZkRequest::Op { caller: 0, op, body: body.to_vec() };
+            self.gather(id, Some(caller), request);
+        }
+    }
+
     fn gather(&mut self, conn: ConnId, caller: Option<Arc<ZkCaller>>, request: ZkRequest) {
         let bytes = 64
             + match &request {
@@ -552,6 +565,10 @@ impl Hub {
         let touched: Vec<ConnId> = self.touched.iter().copied().collect();
         for id in touched {
             self.advance_one(id);
+            let Some(conn) = self.conns.get_mut(&id) else { continue };
+            for (op, body, caller) in conn.release() {
+                self.gather_write(id, op, &body, caller);
+            }
         }
     }
 
@@ -590,7 +607,7 @@ impl Hub {
                     Err(code) => conn.reply(xid, zxid, code, &[]),
                 },
                 Item::Known { xid, err, body } => conn.reply(xid, zxid, err, &body),
-                Item::Write { .. } | Item::Later { .. } => {}
+                Item::Held { .. } | Item::Write { .. } | Item::Later { .. } => {}
             }
         }
     }
