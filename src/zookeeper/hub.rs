@@ -300,13 +300,14 @@ impl Hub {
         let mut fired = Vec::new();
         self.watches.fire(&change.path, change.kind, &mut fired);
         for Fired { kind, path, to } in fired {
-            // A node that is gone is judged by what it was.
+            // A node that is gone is judged by what it was, with the access lists there were then.
             let view = self.view.state.clone();
-            let node = view.zk().get(&path).or_else(|| before.get(&path));
+            let tree = if view.zk().get(&path).is_some() { view.zk() } else { before };
+            let node = tree.get(&path);
             for id in to {
                 let Some(conn) = self.conns.get_mut(&id) else { continue };
                 let asker = Asker { ids: &conn.ids, superuser: false };
-                if node.is_some_and(|node| !view.zk().allows(node, PERM_READ, asker)) {
+                if node.is_some_and(|node| !tree.allows(node, PERM_READ, asker)) {
                     continue;
                 }
                 conn.event(kind as i32, change.zxid, &path);

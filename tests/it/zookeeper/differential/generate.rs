@@ -160,7 +160,6 @@ impl Generator {
             955..975 => self.auth(),
             // No `check` outside of a multi: ZooKeeper never answers one that is right.
             975..980 => Ask::Sasl(b"token".to_vec()),
-            980..985 => Ask::Path { op: Op::DeleteContainer, path: self.path() },
             _ => self.odd(),
         }
     }
