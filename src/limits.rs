@@ -362,6 +362,7 @@ pub const ZK_PROPOSED_BYTES_MAX: usize = 256 << 20;
 pub const ZK_JOIN_WAIT_MS: u64 = 20_000;
 /// How long it may be silent later, in milliseconds: it says that it lives twice a tick.
 pub const ZK_LEADER_SILENCE_MS: u64 = 60_000;
+
 // --- Marathon ---
 
 /// Apps and pods that are read from one source.

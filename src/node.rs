@@ -36,6 +36,9 @@ pub enum NodeError {
     /// The log or the snapshots.
     #[error(transparent)]
     Open(#[from] consensus::OpenError),
+    /// Files for the encrypted connections of ZooKeeper's clients.
+    #[error(transparent)]
+    Tls(#[from] crate::zookeeper::tls::TlsError),
     /// Founding, joining or coming back to the cluster.
     #[error(transparent)]
     Start(#[from] consensus::StartError),
@@ -171,7 +174,7 @@ impl Server {
             clock.clone(),
             metrics.clone(),
             doors.clone(),
-        );
+        )?;
         tokio::spawn(migrate::zookeeper::run(consensus.clone(), planners.clone()));
         let grpc = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(std::time::Duration::from_secs(10)))

@@ -424,6 +424,7 @@ impl DevFlags {
             ("api-addr", Some(self.api_addr)),
             ("rpc-addr", Some(self.rpc_addr)),
             ("zk-addr", self.zk.zk_addr),
+            ("zk-tls-addr", self.zk.zk_tls_addr),
         ];
         for (flag, addr) in addrs {
             let Some(addr) = addr else { continue };

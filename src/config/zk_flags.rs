@@ -1,12 +1,14 @@
 //! Settings of the endpoint for ZooKeeper's clients.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::Args;
 
 use crate::limits::{ZK_SERVED_REQUEST_BYTES_MAX, ZK_TICK_MS_MIN};
 use crate::model::time::Millis;
 use crate::zookeeper::config::{Config, FourLetter};
+use crate::zookeeper::tls::TlsFiles;
 
 /// What ZooKeeper's clients find: of `orch server` and `orch dev`.
 #[derive(Debug, Clone, Args)]
@@ -15,6 +17,20 @@ pub struct ZkFlags {
     /// Where ZooKeeper's clients connect, as 0.0.0.0:2181 [default: nowhere]
     #[arg(long, env = "ORCH_ZK_ADDR", value_name = "IP:PORT")]
     pub zk_addr: Option<SocketAddr>,
+    /// Where they connect with TLS, as 0.0.0.0:2281 [default: nowhere]
+    #[arg(long, env = "ORCH_ZK_TLS_ADDR", value_name = "IP:PORT",
+          requires_all = ["zk_tls_cert", "zk_tls_key"])]
+    pub zk_tls_addr: Option<SocketAddr>,
+    /// This server's certificate for that (PEM), and those between it and its authority
+    #[arg(long, env = "ORCH_ZK_TLS_CERT", value_name = "FILE")]
+    pub zk_tls_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, env = "ORCH_ZK_TLS_KEY", value_name = "FILE")]
+    pub zk_tls_key: Option<PathBuf>,
+    /// Authorities (PEM) one of which must have signed a client's certificate; its subject is then
+    /// who the client is in access lists, as x509 [default: clients need no certificate]
+    #[arg(long, env = "ORCH_ZK_TLS_CLIENT_CA", value_name = "FILE")]
+    pub zk_tls_client_ca: Option<PathBuf>,
     /// Unit of session time-outs, which are 2 to 20 of it (tickTime)
     #[arg(long, env = "ORCH_ZK_TICK", value_name = "TIME", default_value = "2s",
           value_parser = tick)]
@@ -55,8 +71,19 @@ pub struct ZkFlags {
 impl ZkFlags {
     /// The endpoint's settings, if there is to be one.
     pub(super) fn config(&self) -> Option<Config> {
+        let tls = match (self.zk_tls_addr, &self.zk_tls_cert, &self.zk_tls_key) {
+            (Some(addr), Some(cert), Some(key)) => {
+                let client_ca = self.zk_tls_client_ca.clone();
+                Some((addr, TlsFiles { cert: cert.clone(), key: key.clone(), client_ca }))
+            }
+            _ => None,
+        };
+        if self.zk_addr.is_none() && tls.is_none() {
+            return None;
+        }
         Some(Config {
-            addr: self.zk_addr?,
+            addr: self.zk_addr,
+            tls,
             tick: self.zk_tick,
             four_letter: self.zk_4lw.clone(),
             super_digest: self.zk_super_digest.clone(),

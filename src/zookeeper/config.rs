@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use super::tls::TlsFiles;
 use crate::model::time::Millis;
 
 /// The unit of session time-outs unless something else is said.
@@ -12,7 +13,9 @@ pub const TICK: Millis = Millis(2000);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Where clients connect.
-    pub addr: SocketAddr,
+    pub addr: Option<SocketAddr>,
+    /// Where they connect with TLS.
+    pub tls: Option<(SocketAddr, TlsFiles)>,
     /// The unit of session time-outs; they are 2 to 20 of it.
     pub tick: Millis,
     /// Four-letter words that are answered.
@@ -37,7 +40,8 @@ impl Config {
     /// ZooKeeper's own defaults.
     pub fn at(addr: SocketAddr) -> Self {
         Self {
-            addr,
+            addr: Some(addr),
+            tls: None,
             tick: TICK,
             four_letter: FourLetter::default(),
             super_digest: None,

@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, TICK};
 use super::connection::Socket;
 use super::expiry::{Door, Expiry};
 use super::hub::{Hub, HubEvent, Surroundings};
+use super::tls::{TlsError, identity};
 use crate::clock::SharedClock;
 use crate::consensus::Consensus;
-use crate::limits::{ZK_CONNECTIONS_MAX, ZK_EVENTS_MAX, ZK_IN_BYTES_MAX};
+use crate::limits::{ZK_CONNECTIONS_MAX, ZK_EVENTS_MAX, ZK_FIRST_FRAME_WAIT_MS, ZK_IN_BYTES_MAX};
 use crate::observe::metrics::Metrics;
 use crate::rpc::v1::zoo_keeper_server::ZooKeeperServer;
 use crate::state::State;
@@ -38,19 +40,26 @@ pub fn held_by(state: &State) -> Option<(&str, ZkImportPhase)> {
 
 /// Starts the endpoint, if there is to be one, and what looks after sessions, which any leader
 /// must do; what other servers need to reach of it comes back. It works until `stop`.
+///
+/// # Errors
+/// If the files for encrypted connections can't be used.
 pub fn start(
     consensus: Consensus,
     config: Option<Config>,
     clock: SharedClock,
     metrics: Metrics,
     stop: CancellationToken,
-) -> ZooKeeperServer<Door> {
+) -> Result<ZooKeeperServer<Door>, TlsError> {
+    let tls = match config.as_ref().and_then(|config| config.tls.as_ref()) {
+        Some((addr, files)) => Some((*addr, super::tls::acceptor(files)?)),
+        None => None,
+    };
     let (heard, here) = mpsc::channel(4);
     let (contact_sender, contact) = watch::channel(true);
     let tick = config.as_ref().map_or(TICK, |config| config.tick);
     let (expiry, door) = Expiry::new(consensus.clone(), tick, here, contact_sender);
     tokio::spawn(expiry.run(stop.clone()));
-    let Some(config) = config.map(Arc::new) else { return door };
+    let Some(config) = config.map(Arc::new) else { return Ok(door) };
     let around = Surroundings {
         consensus: consensus.clone(),
         clock,
@@ -62,13 +71,14 @@ pub fn start(
     let (hub, events) = mpsc::channel(ZK_EVENTS_MAX);
     tokio::spawn(Hub::new(around).run(events, stop.clone()));
     let room = Arc::new(Semaphore::new(ZK_IN_BYTES_MAX));
-    tokio::spawn(Endpoint { consensus, config, hub, room }.run(stop));
-    door
+    tokio::spawn(Endpoint { consensus, config, tls, hub, room }.run(stop));
+    Ok(door)
 }
 
 struct Endpoint {
     consensus: Consensus,
     config: Arc<Config>,
+    tls: Option<(SocketAddr, TlsAcceptor)>,
     hub: mpsc::Sender<HubEvent>,
     room: Arc<Semaphore>,
 }
@@ -99,11 +109,15 @@ impl Endpoint {
 
     /// Takes connections until dropped.
     async fn listen(&self, doors: &CancellationToken, next_id: &mut u64) {
-        let listener = self.bind().await;
-        tracing::info!(addr = %self.config.addr, "open for ZooKeeper's clients");
+        let tls_addr = self.tls.as_ref().map(|(addr, _)| *addr);
+        let (plain, encrypted) = tokio::join!(bind(self.config.addr), bind(tls_addr));
         let crowd = Crowd::default();
         loop {
-            let (stream, peer) = match listener.accept().await {
+            let (accepted, is_encrypted) = tokio::select! {
+                accepted = accept(plain.as_ref()) => (accepted, false),
+                accepted = accept(encrypted.as_ref()) => (accepted, true),
+            };
+            let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!("can't take a connection: {error}");
@@ -117,25 +131,8 @@ impl Endpoint {
                 continue;
             };
             *next_id += 1;
-            self.serve(*next_id, stream, peer, place, doors);
-        }
-    }
-
-    async fn bind(&self) -> TcpListener {
-        let mut told = false;
-        loop {
-            match TcpListener::bind(self.config.addr).await {
-                Ok(listener) => return listener,
-                Err(error) if !told => {
-                    told = true;
-                    let addr = self.config.addr;
-                    tracing::warn!(
-                        "can't listen on {addr} for ZooKeeper's clients yet: {error}; trying on"
-                    );
-                }
-                Err(_) => {}
-            }
-            tokio::time::sleep(BIND_AGAIN).await;
+            let tls = self.tls.as_ref().filter(|_| is_encrypted).map(|(_, tls)| tls.clone());
+            self.serve(*next_id, stream, peer, place, tls, doors);
         }
     }
 
@@ -145,10 +142,11 @@ impl Endpoint {
         stream: TcpStream,
         peer: SocketAddr,
         place: Place,
+        tls: Option<TlsAcceptor>,
         doors: &CancellationToken,
     ) {
         let _ = stream.set_nodelay(true);
-        let socket = Socket {
+        let mut socket = Socket {
             id,
             peer,
             ids: Vec::new(),
@@ -158,9 +156,51 @@ impl Endpoint {
             stop: doors.clone(),
         };
         tokio::spawn(async move {
-            socket.serve(stream).await;
+            match tls {
+                None => socket.serve(stream).await,
+                Some(tls) => {
+                    let wait = Duration::from_millis(ZK_FIRST_FRAME_WAIT_MS);
+                    match tokio::time::timeout(wait, tls.accept(stream)).await {
+                        Ok(Ok(stream)) => {
+                            socket.ids = identity(stream.get_ref().1);
+                            socket.serve(stream).await;
+                        }
+                        Ok(Err(error)) => tracing::info!(%peer, "closed: TLS failed: {error}"),
+                        Err(_) => tracing::info!(%peer, "closed: TLS took too long"),
+                    }
+                }
+            }
             drop(place);
         });
+    }
+}
+
+/// Listens, as soon as nobody else does.
+async fn bind(addr: Option<SocketAddr>) -> Option<TcpListener> {
+    let addr = addr?;
+    let mut told = false;
+    loop {
+        match TcpListener::bind(addr).await {
+            Ok(listener) => {
+                tracing::info!(%addr, "open for ZooKeeper's clients");
+                return Some(listener);
+            }
+            Err(error) if !told => {
+                told = true;
+                tracing::warn!(
+                    "can't listen on {addr} for ZooKeeper's clients yet: {error}; trying on"
+                );
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(BIND_AGAIN).await;
+    }
+}
+
+async fn accept(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
     }
 }
 

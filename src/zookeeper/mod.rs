@@ -17,6 +17,7 @@ pub mod observer;
 mod packed;
 mod reads;
 pub mod snapshot_file;
+pub mod tls;
 pub mod txn_log_file;
 mod watches;
 mod window;

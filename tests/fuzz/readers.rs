@@ -7,6 +7,7 @@ use orch::jute::request::*;
 use orch::jute::rows::Row;
 use orch::jute::txn::Transaction;
 use orch::jute::{Field, Op, Reader};
+use orch::marathon::{Options, app_json, definitions, translate};
 use orch::model::allocation::{AllocReport, Assignment};
 use orch::model::job_file::{self, Format};
 use orch::model::node::NodeSpec;
@@ -61,6 +62,24 @@ pub fn snapshot(data: &[u8]) {
     let mut twice = Vec::new();
     snapshot::write(&again, &mut twice).expect("memory takes it");
     assert!(bytes == twice, "a snapshot of a snapshot differs");
+}
+
+/// Marathon's definitions, stored or shown, chosen by the first byte: what comes of them is a job
+/// file, or told.
+pub fn marathon(data: &[u8]) {
+    let Some((choice, bytes)) = data.split_first() else { return };
+    let json = match choice % 2 {
+        0 => app_json(bytes).map(serde_json::Value::Object).ok(),
+        _ => serde_json::from_slice(bytes).ok(),
+    };
+    let Some(json) = json else { return };
+    let translation = translate(&definitions(json), &Options::default());
+    for job in translation.jobs {
+        assert_eq!(job_file::read(&job.file, Format::Yaml), Ok(vec![job.spec]));
+    }
+    for finding in translation.findings {
+        assert!(!finding.why.is_empty() && !finding.remedy.is_empty(), "{finding:?}");
+    }
 }
 
 /// What servers and agents tell each other, its kind chosen by the first byte.
@@ -128,6 +147,7 @@ fn request(bytes: &[u8]) {
         Some(Op::SetWatches2) => record!(SetWatches2Request, bytes),
         Some(Op::AddWatch) => record!(AddWatchRequest, bytes),
         Some(Op::RemoveWatches | Op::CheckWatches) => record!(RemoveWatchesRequest, bytes),
+        Some(Op::Reconfig) => record!(ReconfigRequest, bytes),
         Some(Op::Auth) => record!(AuthPacket, bytes),
         Some(Op::Sasl) => record!(SaslRequest, bytes),
         Some(Op::Exists | Op::GetData | Op::GetChildren | Op::GetChildren2) => {

@@ -170,6 +170,34 @@ fn messages() {
     feed(&inputs, readers::message);
 }
 
+#[test]
+fn marathon_definitions() {
+    use orch::marathon::messages::{CommandInfo, ServiceDefinition};
+    use prost::Message as _;
+
+    let stored = ServiceDefinition {
+        id: "shop_web".to_owned(),
+        cmd: CommandInfo { value: Some("run".to_owned()), ..CommandInfo::default() },
+        instances: 2,
+        ports: vec![10_000, 0],
+        dependencies: vec!["shop_db".to_owned()],
+        ..ServiceDefinition::default()
+    };
+    let app = r#"{"id": "/", "apps": [{"id": "/a", "cmd": "x", "instances": 2, "env": {"A": "1"},
+        "container": {"docker": {"image": "a:1"}, "portMappings": [{"containerPort": 80}],
+        "volumes": [{"containerPath": "/a", "hostPath": "/b", "mode": "RO"}]},
+        "constraints": [["rack", "LIKE", "r[1-3]|x"]],
+        "healthChecks": [{"protocol": "HTTP", "portIndex": 0}]}]}"#;
+    let pod = r#"{"id": "/p", "containers": [{"name": "c", "image": {"id": "a:1"},
+        "endpoints": [{"name": "w", "containerPort": 80}]}], "scaling": {"instances": 2}}"#;
+    let inputs = [
+        [&[0], &stored.encode_to_vec()[..]].concat(),
+        [&[1], app.as_bytes()].concat(),
+        [&[1], pod.as_bytes()].concat(),
+    ];
+    feed(&inputs, readers::marathon);
+}
+
 /// Each kind of message, with the byte that names it to the reader.
 fn zookeeper_messages() -> Vec<Vec<u8>> {
     use orch::jute::quorum::{AuthInfo, INFORM, QuorumPacket};

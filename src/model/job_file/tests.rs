@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::job::{
-    HealthCheck, JobKind, Probe, Promotion, Protocol, PullPolicy, TaskRuntime, UpdateOrder,
-    UpdateStrategy, VolumeSource,
+    HealthCheck, JobKind, LegacyEnvironment, Probe, Promotion, Protocol, PullPolicy, TaskRuntime,
+    UpdateOrder, UpdateStrategy, VolumeSource,
 };
 use crate::model::name::PortName;
 use crate::model::time::Millis;
@@ -732,4 +732,16 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_legacy_environment_is_one_that_is_known() {
+    let read = |word: &str| {
+        let text = format!("job: a\nreplicas: 1\nimage: b:1\nlegacy_environment: {word}\n");
+        read(&text, Format::Yaml)
+    };
+    let task = &read("marathon").unwrap()[0].tasks[0];
+    assert_eq!(task.legacy_environment, Some(LegacyEnvironment::Marathon));
+    let problems = read("maraton").unwrap_err();
+    assert!(problems[0].message.contains("did you mean \"marathon\"?"), "{problems:?}");
 }

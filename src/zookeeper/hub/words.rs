@@ -158,9 +158,10 @@ impl Hub {
     fn settings(&self) -> String {
         let config = &self.around.config;
         format!(
-            "clientPort={}\ndataDir=\ndataLogDir=\ntickTime={}\nmaxClientCnxns={}\n\
+            "clientPort={}\nsecureClientPort={}\ndataDir=\ndataLogDir=\ntickTime={}\nmaxClientCnxns={}\n\
              minSessionTimeout={}\nmaxSessionTimeout={}\njute.maxbuffer={}\n",
-            config.addr.port(),
+            config.addr.map_or(0, |addr| addr.port()),
+            config.tls.as_ref().map_or(0, |(addr, _)| addr.port()),
             config.tick.0,
             config.max_connections_per_address,
             config.tick.0 * 2,

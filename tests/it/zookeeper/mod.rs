@@ -1,8 +1,8 @@
 //! ZooKeeper moves in: against real servers and the files that they wrote.
 
+mod differential;
 mod files;
 mod import;
-mod migration;
 mod observer;
 mod servers;
 mod tree;
