@@ -252,14 +252,17 @@ impl Crowd {
     /// Nothing that was acknowledged is missing, and nobody has lost what goes with a session.
     async fn check(&self, when: &str) {
         let client = &self.clients[0].0;
+        // Before it is looked what there is: they go on meanwhile.
+        let made = self.shared.made.lock().unwrap().clone();
+        let written: Vec<u64> =
+            self.clients.iter().map(|(.., own)| own.written.load(Ordering::SeqCst)).collect();
         surely(|| client.sync("/")).await;
         let (there, _) = surely(|| client.get_children("/log", false)).await;
         let there: BTreeSet<String> = there.iter().map(|name| format!("/log/{name}")).collect();
-        let made = self.shared.made.lock().unwrap().clone();
         let lost: Vec<&String> = made.difference(&there).collect();
         assert!(lost.is_empty(), "{when}: acknowledged and lost: {lost:?}");
-        for (number, (_, id, own)) in self.clients.iter().enumerate() {
-            let at_least = own.written.load(Ordering::SeqCst);
+        for (number, (_, id, _)) in self.clients.iter().enumerate() {
+            let at_least = written[number];
             let path = format!("/counters/{number}");
             let (data, _) = surely(|| client.get_data(&path, false)).await;
             let has: u64 = String::from_utf8(data.unwrap()).unwrap().parse().unwrap();
@@ -350,9 +353,9 @@ fn an_ensemble_in_use_moves_here_and_back() {
     crowd.go_on("here after a leader was killed");
     cluster.restart(&leader);
     runtime.block_on(crowd.check("here"));
-    let dump = cluster.orch(&["zk", "ls", "/log", "-o", "json"]).ok().json();
     let made = crowd.shared.made.lock().unwrap().len();
-    assert!(dump.as_array().unwrap().len() >= made);
+    let list = cluster.orch(&["zk", "ls", "/log", "-o", "json"]).ok().json();
+    assert!(list.as_array().unwrap().len() >= made);
 
     // And back, at a moment when nobody writes, so that digests can be compared.
     crowd.rest(true);
