@@ -2,7 +2,8 @@
 //! changes passes here in one order, and that is the order that clients see.
 //!
 //! Reads are answered from the newest view of the tree; writes go through the log, many at a time
-//! and one lot after another, so that each session's stay in order. When a new view comes, its
+//! and one lot after another, so that each session's stay in order; one that comes behind a read
+//! waits until that is answered. When a new view comes, its
 //! changes are told to whoever watches before anything is answered from it.
 
 mod conn;
@@ -299,13 +300,14 @@ impl Hub {
         let mut fired = Vec::new();
         self.watches.fire(&change.path, change.kind, &mut fired);
         for Fired { kind, path, to } in fired {
-            // A node that is gone is judged by what it was.
+            // A node that is gone is judged by what it was, with the access lists there were then.
             let view = self.view.state.clone();
-            let node = view.zk().get(&path).or_else(|| before.get(&path));
+            let tree = if view.zk().get(&path).is_some() { view.zk() } else { before };
+            let node = tree.get(&path);
             for id in to {
                 let Some(conn) = self.conns.get_mut(&id) else { continue };
                 let asker = Asker { ids: &conn.ids, superuser: false };
-                if node.is_some_and(|node| !view.zk().allows(node, PERM_READ, asker)) {
+                if node.is_some_and(|node| !tree.allows(node, PERM_READ, asker)) {
                     continue;
                 }
                 conn.event(kind as i32, change.zxid, &path);
@@ -538,6 +540,18 @@ impl Hub {
         self.touched.insert(id);
     }
 
+    /// A client's write goes into the log.
+    fn gather_write(&mut self, id: ConnId, op: Op, body: &Bytes, caller: Arc<ZkCaller>) {
+        if op == Op::CloseSession {
+            let ZkCaller { session, attachment, .. } = *caller;
+            self.gather(id, None, ZkRequest::Close { session, attachment });
+        } else {
+            let op = op.number();
+            let request = ZkRequest::Op { caller: 0, op, body: body.to_vec() };
+            self.gather(id, Some(caller), request);
+        }
+    }
+
     fn gather(&mut self, conn: ConnId, caller: Option<Arc<ZkCaller>>, request: ZkRequest) {
         let bytes = 64
             + match &request {
@@ -552,6 +566,10 @@ impl Hub {
         let touched: Vec<ConnId> = self.touched.iter().copied().collect();
         for id in touched {
             self.advance_one(id);
+            let Some(conn) = self.conns.get_mut(&id) else { continue };
+            for (op, body, caller) in conn.release() {
+                self.gather_write(id, op, &body, caller);
+            }
         }
     }
 
@@ -590,7 +608,7 @@ impl Hub {
                     Err(code) => conn.reply(xid, zxid, code, &[]),
                 },
                 Item::Known { xid, err, body } => conn.reply(xid, zxid, err, &body),
-                Item::Write { .. } | Item::Later { .. } => {}
+                Item::Held { .. } | Item::Write { .. } | Item::Later { .. } => {}
             }
         }
     }

@@ -89,9 +89,7 @@ pub(super) fn answer(
                 };
                 Id { scheme: id.scheme.clone(), id: user.to_owned() }
             };
-            // The super user is no provider's.
-            let known = caller.ids.iter().filter(|id| id.scheme != "super");
-            WhoAmIReply { clients: known.map(user).collect() }.to_bytes()
+            WhoAmIReply { clients: caller.ids.iter().map(user).collect() }.to_bytes()
         }
         Op::MultiRead => reader.multi(&MultiReadRequest::from_bytes(body)?).to_bytes(),
         _ => return Err(ErrorCode::Unimplemented),

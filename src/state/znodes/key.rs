@@ -61,7 +61,12 @@ impl Equivalent<PathKey> for At<'_> {
 
 impl Comparable<PathKey> for At<'_> {
     fn compare(&self, key: &PathKey) -> Ordering {
-        order(parts(self.0), parts(&key.0))
+        let (parent, name) = parts(self.0);
+        order((parent, name), parts(&key.0)).then_with(|| match parent {
+            // Clients may ask for `//a`, which has the parts of `/a` and is nowhere.
+            "/" => self.0.len().cmp(&key.0.len()),
+            _ => Ordering::Equal,
+        })
     }
 }
 

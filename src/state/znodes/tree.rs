@@ -155,6 +155,8 @@ impl Tree {
         parent: &'t str,
         after: Option<&'t str>,
     ) -> impl Iterator<Item = (&'t str, &'t Arc<str>, &'t Arc<Znode>)> + 't {
+        // As `get` has it: clients may call the root so.
+        let parent = if parent.is_empty() { "/" } else { parent };
         let from = match after {
             None => Bound::Included(Below { parent, name: "" }),
             Some(name) => Bound::Excluded(Below { parent, name }),

@@ -31,6 +31,9 @@ pub(super) enum Stage {
 pub(super) enum Item {
     /// It is answered from the view when its turn comes.
     Read { xid: i32, op: Op, body: Bytes },
+    /// A write behind a read that is not answered yet, which must not see what it does. `caller`
+    /// is whom it comes from.
+    Held { xid: i32, op: Op, body: Bytes, caller: Arc<ZkCaller> },
     /// It is on its way through the log.
     Write { xid: i32, op: Op, reply: Option<ZkReply> },
     /// Its answer is found out elsewhere: how fresh this server is, or what takes long to count.
@@ -42,7 +45,10 @@ pub(super) enum Item {
 impl Item {
     /// Whether its answer is still to come from elsewhere.
     pub(super) fn waits(&self) -> bool {
-        matches!(self, Self::Write { reply: None, .. } | Self::Later { answer: None, .. })
+        matches!(
+            self,
+            Self::Held { .. } | Self::Write { reply: None, .. } | Self::Later { answer: None, .. }
+        )
     }
 }
 
@@ -82,6 +88,8 @@ pub(super) struct Conn {
     /// The same, as commands have it.
     pub(super) caller: Arc<ZkCaller>,
     pub(super) items: VecDeque<(Item, Lot)>,
+    /// How many of them are held.
+    pub(super) held_writes: usize,
     /// The frames that are being looked at.
     pub(super) lot: Lot,
     /// What came before the session was there.
@@ -116,6 +124,7 @@ impl Conn {
             ids,
             caller: Arc::default(),
             items: VecDeque::new(),
+            held_writes: 0,
             lot: Lot { arrived: figures.since, room: None },
             held: Vec::new(),
             buffer: Vec::new(),
@@ -146,6 +155,32 @@ impl Conn {
     /// A request that waits for its turn.
     pub(super) fn push(&mut self, item: Item) {
         self.items.push_back((item, self.lot.clone()));
+    }
+
+    /// Whether a write may go into the log at once: nothing but writes stand before it, which are
+    /// there already.
+    pub(super) fn may_write(&self) -> bool {
+        matches!(self.items.back(), None | Some((Item::Write { .. }, _)))
+    }
+
+    /// Writes that need wait for reads no longer, in order. They are on their way from now on.
+    pub(super) fn release(&mut self) -> Vec<(Op, Bytes, Arc<ZkCaller>)> {
+        let mut released = Vec::new();
+        if self.held_writes == 0 {
+            return released;
+        }
+        for (item, _) in &mut self.items {
+            if let Item::Held { xid, op, .. } = *item {
+                let write = Item::Write { xid, op, reply: None };
+                if let Item::Held { body, caller, .. } = std::mem::replace(item, write) {
+                    released.push((op, body, caller));
+                }
+            } else if !matches!(item, Item::Write { .. }) {
+                break;
+            }
+        }
+        self.held_writes -= released.len();
+        released
     }
 
     fn frame(&mut self, write: impl FnOnce(&mut Vec<u8>)) {

@@ -224,26 +224,29 @@ impl Hub {
                 conn.reply(xid, 0, ErrorCode::Ok, &[]);
                 conn.stage = Stage::Closing;
             }
-            Op::CloseSession => {
-                let (session, attachment) = (conn.session, conn.attachment);
-                conn.push(Item::Write { xid, op, reply: None });
-                self.gather(id, None, ZkRequest::Close { session, attachment });
-            }
+            Op::CloseSession => self.write(id, xid, op, body),
             op => match way(op) {
                 Way::Read => conn.push(Item::Read { xid, op, body }),
                 Way::Write if conn.is_local => {
                     let (err, body) = (ErrorCode::NotReadOnly, Vec::new());
                     conn.push(Item::Known { xid, err, body });
                 }
-                Way::Write => {
-                    conn.push(Item::Write { xid, op, reply: None });
-                    let caller = conn.caller.clone();
-                    let op = op.number();
-                    let request = ZkRequest::Op { caller: 0, op, body: body.to_vec() };
-                    self.gather(id, Some(caller), request);
-                }
+                Way::Write => self.write(id, xid, op, body),
                 Way::Unknown => self.refuse(id, xid),
             },
+        }
+    }
+
+    /// A write: into the log, or behind the reads that stand before it.
+    fn write(&mut self, id: ConnId, xid: i32, op: Op, body: Bytes) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let caller = conn.caller.clone();
+        if conn.may_write() {
+            conn.push(Item::Write { xid, op, reply: None });
+            self.gather_write(id, op, &body, caller);
+        } else {
+            conn.held_writes += 1;
+            conn.push(Item::Held { xid, op, body, caller });
         }
     }
 
@@ -365,14 +368,14 @@ impl Hub {
 
     fn add_watch(&mut self, id: ConnId, body: &[u8]) -> Result<Vec<u8>, ErrorCode> {
         let request = AddWatchRequest::from_bytes(body)?;
-        let mode = reads::persistent_mode(request.mode).ok_or(ErrorCode::BadArguments)?;
+        let mode = reads::persistent_mode(request.mode).ok_or(ErrorCode::MarshallingError)?;
         self.watches.add_persistent(id, request.path, mode);
         Ok(ErrorReply { err: 0 }.to_bytes())
     }
 
     fn remove_watches(&mut self, id: ConnId, op: Op, body: &[u8]) -> Result<Vec<u8>, ErrorCode> {
         let request = RemoveWatchesRequest::from_bytes(body)?;
-        let which = Which::of(request.kind).ok_or(ErrorCode::BadArguments)?;
+        let which = Which::of(request.kind).ok_or(ErrorCode::MarshallingError)?;
         let had = match op {
             Op::CheckWatches => self.watches.has(id, request.path, which),
             _ => self.watches.remove(id, request.path, which),

@@ -134,7 +134,7 @@ impl Generator {
 
     fn ask(&mut self, session: usize) -> Ask {
         match self.rng.random_range(0..1000) {
-            0..260 => self.create(),
+            0..260 => self.create(false),
             260..370 => self.delete(),
             370..470 => self.set(),
             470..640 => self.look(session),
@@ -160,20 +160,21 @@ impl Generator {
             955..975 => self.auth(),
             // No `check` outside of a multi: ZooKeeper never answers one that is right.
             975..980 => Ask::Sasl(b"token".to_vec()),
-            980..985 => Ask::Path { op: Op::DeleteContainer, path: self.path() },
             _ => self.odd(),
         }
     }
 
-    fn create(&mut self) -> Ask {
-        let ops = [Op::Create, Op::Create2, Op::Create2, Op::CreateContainer, Op::CreateTtl];
-        let op = *self.pick(&ops);
+    fn create(&mut self, in_multi: bool) -> Ask {
+        let ops = [Op::Create2, Op::Create2, Op::Create, Op::CreateContainer, Op::CreateTtl];
+        // In a multi, ZooKeeper up to 3.9 takes `create2` for `create`, and goes by the flags
+        // alone.
+        let op = *self.pick(if in_multi { &ops[2..] } else { &ops });
         let usual: &[i32] = match op {
             Op::CreateContainer => &[4],
             Op::CreateTtl => &[5, 6],
             _ => &[0, 0, 0, 1, 2, 3],
         };
-        let flags = match self.chance(4) {
+        let flags = match !in_multi && self.chance(4) {
             true => *self.pick(&[-1, 0, 1, 2, 3, 4, 5, 6, 7, 100]),
             false => *self.pick(usual),
         };
@@ -208,7 +209,7 @@ impl Generator {
     fn multi(&mut self) -> Ask {
         let count = self.rng.random_range(0..5);
         let op = |own: &mut Self| match own.rng.random_range(0..10) {
-            0..4 => own.create(),
+            0..4 => own.create(true),
             4..6 => own.delete(),
             6..8 => own.set(),
             _ => Ask::Version { op: Op::Check, path: own.path(), version: own.version() },
@@ -226,7 +227,8 @@ impl Generator {
     }
 
     fn watches(&mut self, session: usize) -> Ask {
-        let (path, kind) = (self.path(), self.rng.random_range(1..4));
+        // Kinds 4 and 5 are known from 3.9 on.
+        let (path, kind) = (self.path(), *self.pick(&[1, 1, 2, 2, 3, 3, 0, 9]));
         let op = *self.pick(&[Op::CheckWatches, Op::RemoveWatches]);
         match self.watchers.get(&path).is_none_or(|own| own.iter().all(|own| *own == session)) {
             true => Ask::Watches { op, path, kind },

@@ -100,7 +100,14 @@ impl Run {
         self.history.push(format!("{}: {step:?}", self.history.len()));
         let xid = self.xid + 1;
         let [one, other] = &mut self.sides;
-        let (seen, told) = tokio::join!(perform(one, &step, xid), perform(other, &step, xid));
+        let (mut seen, mut told) =
+            tokio::join!(perform(one, &step, xid), perform(other, &step, xid));
+        // A session's nodes go in no order that anybody has promised.
+        let ends_session = matches!(step, Step::Close { .. });
+        if ends_session {
+            sort_events(&mut seen);
+            sort_events(&mut told);
+        }
         if let Step::Ask { asks, .. } = &step {
             self.xid += i32::try_from(asks.len()).unwrap();
             self.remember(asks, &seen);
@@ -114,15 +121,13 @@ impl Run {
             self.generator.ended(session);
         }
         // Then whatever the step has caused elsewhere.
-        let ends_session = matches!(step, Step::Close { .. });
         for session in self.generator.alive().to_vec() {
             let [one, other] = &mut self.sides;
             let (mut seen, mut told) =
                 tokio::join!(one.settle(session, true), other.settle(session, true));
             if ends_session {
-                // A session's nodes go in no order that anybody has promised.
-                seen.sort_by(|one, other| one.text.cmp(&other.text));
-                told.sort_by(|one, other| one.text.cmp(&other.text));
+                sort_events(&mut seen);
+                sort_events(&mut told);
             }
             for entry in &seen {
                 self.history.push(format!("    session {session}: {}", entry.text));
@@ -144,6 +149,16 @@ impl Run {
                 self.generator.made(path);
             }
         }
+    }
+}
+
+/// Events in the order of their texts, each where one was.
+fn sort_events(entries: &mut [Entry]) {
+    let mut events: Vec<_> = entries.iter().filter(|entry| entry.is_event).cloned().collect();
+    events.sort_by(|one, other| one.text.cmp(&other.text));
+    let places = entries.iter_mut().filter(|entry| entry.is_event);
+    for (place, event) in places.zip(events) {
+        *place = event;
     }
 }
 

@@ -22,11 +22,13 @@ pub struct Entry {
     pub text: String,
     /// Transaction numbers, to be compared by their order.
     pub zxids: Vec<i64>,
+    /// Whether it was not asked for.
+    pub is_event: bool,
 }
 
 impl Entry {
     fn plain(text: impl Into<String>) -> Self {
-        Self { text: text.into(), zxids: Vec::new() }
+        Self { text: text.into(), zxids: Vec::new(), is_event: false }
     }
 }
 
@@ -202,7 +204,7 @@ impl Side {
                 }
                 own.last_zxid = zxid;
             }
-            entries.push(Entry { text, zxids });
+            entries.push(Entry { text, zxids, is_event: false });
             expected = waiting.next();
         }
         // What the server closes after this reply, it does at once.
@@ -258,7 +260,8 @@ impl Side {
 
 fn event(body: &[u8]) -> Entry {
     let event = WatcherEvent::from_bytes(body).expect("an event");
-    Entry::plain(format!("event {} state {} {}", event.kind, event.state, event.path))
+    let text = format!("event {} state {} {}", event.kind, event.state, event.path);
+    Entry { text, zxids: Vec::new(), is_event: true }
 }
 
 /// The next frame; none if the server has closed the connection.
