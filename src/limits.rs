@@ -194,6 +194,8 @@ pub const ZK_CHUNK_BYTES: usize = 512 << 10;
 /// Bytes of one step of an import: a row alone may have so many. A request to the state has room
 /// for little more.
 pub const ZK_CHUNK_BYTES_MAX: usize = 1_900_000;
+/// How long digests of a copy may differ before it is compared whole, in milliseconds.
+pub const ZK_UNVERIFIED_MS: u64 = 20_000;
 /// Nodes that a copy through the clients' port reads at once.
 pub const ZK_WALK_NODES_AT_ONCE: usize = 128;
 /// Nodes that are named as examples of a problem.

@@ -13,6 +13,7 @@ use crate::api;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Process, ServerPart};
 use crate::consensus::{self, Consensus};
+use crate::migrate;
 use crate::observe::metrics::{self, Metrics};
 use crate::server;
 use crate::zookeeper::endpoint as zookeeper;
@@ -174,6 +175,7 @@ impl Server {
             metrics.clone(),
             doors.clone(),
         )?;
+        tokio::spawn(migrate::zookeeper::run(consensus.clone(), planners.clone()));
         let grpc = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(std::time::Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(std::time::Duration::from_secs(10)))

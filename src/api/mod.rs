@@ -63,6 +63,7 @@
 //! | `POST /v1/zk/imports/{name}/steps` | | `ZkStep` | `ZkImportRow` |
 //! | `POST /v1/zk/imports/{name}/rows` | `from` | lots of rows | `ZkImportRow` |
 //! | `POST /v1/zk/imports/{name}/transactions` | `after` | transactions | `ZkImportRow` |
+//! | `GET /v1/zk/imports/{name}/snapshot` | `consistency` | | a snapshot file of ZooKeeper |
 //! | `GET /v1/events` | `since job node follow limit`; header `Last-Event-ID` | | server-sent events or WebSocket of `EventRow`; `EventPage` with `follow=false` |
 //! | `GET /v1/snapshot` | `consistency` | | the snapshot's bytes |
 //! | `PUT /v1/snapshot` | | the snapshot's bytes | `RestoreReply` |

@@ -85,6 +85,7 @@ fn routes() -> OpenApiRouter<Context> {
         .routes(routes!(zk::step_zk_import))
         .routes(routes!(zk::add_zk_rows))
         .routes(routes!(zk::add_zk_transactions))
+        .routes(routes!(zk::read_zk_import_snapshot))
         .routes(routes!(events::events))
         .routes(routes!(snapshot::save_snapshot, snapshot::restore_snapshot))
         .routes(routes!(system::read_openapi))

@@ -138,6 +138,7 @@ any! {
     SetWatches2Request<'p> { relative_zxid, data, exist, child, persistent, persistent_recursive }
     AddWatchRequest<'p> { path, mode }
     RemoveWatchesRequest<'p> { path, kind }
+    ReconfigRequest<'p> { joining, leaving, new_members, config_id }
     AuthPacket<'p> { kind, scheme, auth }
     SaslRequest<'p> { token }
     MultiRequest<'p> { ops }
@@ -265,7 +266,7 @@ macro_rules! all_records {
             Id, Acl, Stat, StatPersisted, FileHeader, SessionRow, AclRow, NodeRow, QuorumPacket,
             LearnerInfo, ConnectRequest, RequestHeader, CreateRequest, CreateTtlRequest,
             VersionRequest, SetDataRequest, SetAclRequest, WatchRequest, PathRequest,
-            SetWatchesRequest, SetWatches2Request, AddWatchRequest, RemoveWatchesRequest,
+            SetWatchesRequest, SetWatches2Request, AddWatchRequest, RemoveWatchesRequest, ReconfigRequest,
             AuthPacket, SaslRequest, MultiRequest, MultiReadRequest, ConnectReply, ReplyHeader,
             WatcherEvent, PathReply, CreateReply, StatReply, DataReply, AclReply, NamesReply,
             ChildrenReply, NumberReply, WhoAmIReply, ErrorReply, SaslReply, MultiReply, TxnHeader,

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{InconsistentKeys, RootCertStore};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
@@ -61,6 +62,7 @@ fn certificates(
 /// What makes encrypted connections of plain ones.
 pub(super) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let signing = provider.key_provider;
     let chain = certificates("zk-tls-cert", &files.cert)?;
     let key = PrivateKeyDer::from_pem_file(&files.key)
         .map_err(|error| bad("zk-tls-key", &files.key, error))?;
@@ -80,9 +82,17 @@ pub(super) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let config =
-        builder.with_single_cert(chain, key).map_err(|error| TlsError::Pair(error.to_string()))?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    let key = signing.load_private_key(key).map_err(|error| TlsError::Pair(error.to_string()))?;
+    let certified = CertifiedKey::new(chain, key);
+    // A certificate of version 1 can be shown, though not compared with its key.
+    match certified.keys_match() {
+        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+            return Err(TlsError::Pair("the key is not the certificate's".to_owned()));
+        }
+        _ => {}
+    }
+    let resolver = SingleCertAndKey::from(certified);
+    Ok(TlsAcceptor::from(Arc::new(builder.with_cert_resolver(Arc::new(resolver)))))
 }
 
 /// Whom a client's certificate, which was verified, proves it to be: its subject, written as

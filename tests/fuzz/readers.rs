@@ -147,6 +147,7 @@ fn request(bytes: &[u8]) {
         Some(Op::SetWatches2) => record!(SetWatches2Request, bytes),
         Some(Op::AddWatch) => record!(AddWatchRequest, bytes),
         Some(Op::RemoveWatches | Op::CheckWatches) => record!(RemoveWatchesRequest, bytes),
+        Some(Op::Reconfig) => record!(ReconfigRequest, bytes),
         Some(Op::Auth) => record!(AuthPacket, bytes),
         Some(Op::Sasl) => record!(SaslRequest, bytes),
         Some(Op::Exists | Op::GetData | Op::GetChildren | Op::GetChildren2) => {

@@ -283,3 +283,49 @@ fn a_restart_replaces_what_was_taken_over() {
         if runs(&old.0) { Err("it runs".to_owned()) } else { Ok(()) }
     });
 }
+
+#[test]
+fn a_container_on_the_hosts_own_network_is_taken_over_with_the_ports_that_marathon_knew() {
+    let cluster = Cluster::single("docker");
+    let address = cluster.member("n1").address.to_string();
+    let task = format!("host.instance-{}-h._app.1", std::process::id());
+    let label = format!("MESOS_TASK_ID={task}");
+    let listen = format!("mkdir -p /www; exec httpd -f -p {address}:31003 -h /www");
+    let id = docker(&[
+        "run",
+        "--detach",
+        "--network",
+        "host",
+        "--label",
+        &label,
+        "--env",
+        &label,
+        need_image(),
+        "sh",
+        "-c",
+        &listen,
+    ]);
+    let old = Container(id.unwrap());
+    let before = old.life();
+    let app = json!({"apps": [{
+        "id": "/host", "instances": 1, "cpus": 0.1, "mem": 16,
+        "cmd": "mkdir -p /www; exec httpd -f -p $PORT0 -h /www",
+        "container": {"docker": {"image": need_image(), "network": "HOST"}},
+        "portDefinitions": [{"port": 0, "name": "web"}], "taskKillGracePeriodSeconds": 0,
+        "healthChecks": [{"protocol": "TCP", "portName": "web", "gracePeriodSeconds": 0,
+            "intervalSeconds": 1, "delaySeconds": 0}],
+        "tasks": [{"id": task, "appId": "/host", "host": "n1", "ports": [31003], "state": "TASK_RUNNING"}],
+    }]});
+    let file = source(&cluster, "apps.json", &app);
+    cluster.orch(&["migrate", "marathon", &file, "--adopt"]).ok().says(&["1 taken over"]);
+    let rows = cluster.wait_healthy("host", 1);
+    assert_eq!(
+        (&rows[0]["container_id"], &rows[0]["ports"]["web"]),
+        (&json!(old.0), &json!(31003))
+    );
+    assert_eq!(old.life(), before);
+    // Its successor finds a port by the variable that Marathon set.
+    cluster.orch(&["restart", "host"]).ok();
+    let rows = cluster.wait_healthy("host", 1);
+    assert_ne!(rows[0]["container_id"], json!(old.0));
+}

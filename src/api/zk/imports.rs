@@ -1,13 +1,17 @@
 //! `/v1/zk/imports`: trees that are brought from elsewhere.
 
+use std::io::{self, Write};
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 
-use super::rows::Upload;
+use super::rows::send_on;
+use super::tree::in_blocks;
 use super::view::{self, number};
-use crate::api::context::{Context, Indexed};
+use crate::api::context::{Context, INDEX_HEADER, Indexed};
 use crate::api::error::Problem;
 use crate::api::extract::{
     IdempotencyKey, JsonBody, NoIdempotencyKey, NoParams, Params, Segment, media_type, unsupported,
@@ -19,8 +23,12 @@ use crate::api::view::query::{
     ConsistencyChoice, List, Read, WriteHeaders, ZkRowsQuery, ZkTransactionsQuery,
 };
 use crate::api::view::zk::{ZkImportRow, ZkStep};
+use crate::jute::digest;
+use crate::jute::file::{AclRow, SessionRow};
+use crate::migrate::zookeeper::pipe::Pipe;
 use crate::state::Command;
-use crate::state::znodes::{ZkExisting, ZkImportStep};
+use crate::state::znodes::{Tree, ZkExisting, ZkImportPhase, ZkImportStep};
+use crate::zookeeper::snapshot_file::{SnapshotDigest, SnapshotWriter, Tail};
 
 const BYTES: &str = "application/octet-stream";
 
@@ -142,7 +150,7 @@ pub(crate) async fn add_zk_rows(
     if media_type.as_deref() != Some(BYTES) {
         return Err(unsupported(media_type.as_deref(), BYTES));
     }
-    Upload::new(&context, &name, query.from).run(body).await?;
+    send_on(body, Pipe::new(context.consensus.clone(), &name, query.from)).await?;
     let view = context.view(ConsistencyChoice::Linearizable).await?;
     let import = view.state.zk_import(&name).ok_or_else(|| Problem::not_found("import", &name))?;
     Ok(Json(view::import(&name, import, view.state.zk())))
@@ -171,4 +179,57 @@ pub(crate) async fn add_zk_transactions(
     let after = number("?after=", &query.after)?;
     let bytes = super::rows::whole(body).await?;
     take_step(&context, key, &name, ZkImportStep::Transactions { after, bytes }).await
+}
+
+/// The nodes of an import that was taken back, as a snapshot file of ZooKeeper, with all that was
+/// written since its clients came here.
+#[utoipa::path(
+    get, path = "/v1/zk/imports/{name}/snapshot", tag = "zookeeper",
+    params(("name" = String, Path, description = "The import"), Read),
+    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = "4XX", body = ProblemDetails, content_type = "application/problem+json")),
+)]
+pub(crate) async fn read_zk_import_snapshot(
+    State(context): State<Context>,
+    Segment(name): Segment<String>,
+    Params(query): Params<Read>,
+) -> Result<Response, Problem> {
+    let view = context.view(query.consistency).await?;
+    let import =
+        view.state.zk_import(&name).cloned().ok_or_else(|| Problem::not_found("import", &name))?;
+    if import.status.phase != ZkImportPhase::RolledBack {
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "conflict",
+            format!("the import {name} was not rolled back: its nodes are not at rest"),
+        ));
+    }
+    let slot = context.stream_slot()?;
+    let index = view.applied_index;
+    drop(view);
+    let body = in_blocks(move |out| {
+        let _slot = slot;
+        write_snapshot(&import.tree, out)
+    });
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(BYTES)),
+        (INDEX_HEADER, HeaderValue::from(index)),
+    ];
+    Ok((headers, body).into_response())
+}
+
+fn write_snapshot(tree: &Tree, out: &mut dyn Write) -> io::Result<()> {
+    let sessions: Vec<SessionRow> =
+        tree.sessions().map(|(id, session)| SessionRow { id, timeout: session.timeout }).collect();
+    let acls: Vec<AclRow> = tree.snapshot_acls().collect();
+    let mut writer = SnapshotWriter::new(out, sessions.iter(), acls.iter())?;
+    for (path, node) in tree.walk("/") {
+        writer.node(&tree.snapshot_row(path, node))?;
+    }
+    let digest = SnapshotDigest {
+        zxid: tree.zxid(),
+        version: digest::VERSION,
+        digest: tree.digest().cast_signed(),
+    };
+    writer.finish(Tail { digest: Some(digest), last_zxid: None })?;
+    Ok(())
 }

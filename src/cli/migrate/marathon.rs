@@ -25,6 +25,9 @@ use crate::migrate::marathon::{Instance, SourceError, Storage, from_file, from_r
 use crate::model::job::TaskRuntime;
 use crate::model::name::JobName;
 
+/// After so many jobs it is told how far it is.
+const TOLD_EVERY: usize = 100;
+
 /// Flags of `orch migrate marathon`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -36,12 +39,12 @@ use crate::model::name::JobName;
                                           and which containers would be taken over
   orch migrate marathon backup.tar --adopt --accept-losses
                                           take them over where they run, without a restart
-SOURCE is a live Marathon (http://USER:PASSWORD@HOST:8080, or https), its backup (a tar file), or what
-its /v2/groups or /v2/apps answered, saved as JSON. Nothing is changed there.
-What has no equal is told: adapted (in another form), lost (it runs without), essential (it may not
-work, lose data or be less protected), blocked (no job can be made). With something essential or
-blocked nothing is submitted unless --accept-losses says so; what is blocked is left out then.
-With --adopt, stop Marathon before: it would start anew what it misses.
+SOURCE is a live Marathon (http://USER:PASSWORD@HOST:8080, or https), its backup (a tar file),
+or what its /v2/groups or /v2/apps answered, saved as JSON. Nothing is changed there.
+What has no equal is told: adapted (in another form), lost (it runs without), essential (it may
+not work, lose data or be less protected), blocked (no job can be made of it). With something
+essential or blocked nothing is submitted unless --accept-losses says so; what is blocked is left
+out then. With --adopt, stop Marathon before: it would start anew what it misses.
 Exit codes: 0 done, 1 failed, 3 nothing there, 4 refused.")]
 pub(super) struct MarathonArgs {
     /// Where Marathon's apps are
@@ -301,9 +304,15 @@ async fn submit(report: &mut Report, context: &Context) -> Outcome {
         ));
     }
     let mut failed = None;
-    for row in &mut report.rows {
+    let all = report.rows.len();
+    for (i, row) in report.rows.iter_mut().enumerate() {
         match submit_one(row, context).await {
-            Ok(became) => row.became = became,
+            Ok(became) => {
+                row.became = became;
+                if context.output.for_people() && (i + 1) % TOLD_EVERY == 0 && i + 1 < all {
+                    note(&format!("{} of {all} jobs are submitted", i + 1));
+                }
+            }
             Err(failure) => {
                 failed = Some((row.job.id.clone(), failure));
                 break;

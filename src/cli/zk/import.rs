@@ -6,13 +6,14 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::feed::Feed;
-use super::{ensemble, files, node_path};
+use super::{ensemble, files, node_path, observe};
 use crate::api::view::zk::{ZkImportRow, ZkStep};
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::output::note;
 use crate::cli::words::{bytes, count};
 use crate::migrate::zookeeper::inventory::Inventory;
+use crate::migrate::zookeeper::link::LiveSource;
 use crate::migrate::zookeeper::source::Source;
 
 /// Flags of `orch zk import`.
@@ -116,8 +117,9 @@ pub(super) async fn run(args: ImportArgs, context: &Context) -> Outcome {
             files::copy(path, args.log_dir.as_deref(), args.again, &feed).await?
         }
         Source::Ensemble(from) => ensemble::copy(from, &args.auth, args.again, &feed).await?,
-        Source::Observer(_) => {
-            return Err(Failure::usage("only directories can be read by this release"));
+        Source::Observer(quorum) => {
+            let from = LiveSource { quorum: quorum.clone(), clients: None };
+            observe::copy(&from, args.again, &feed).await?
         }
     };
     let proven = check(&copy)?;

@@ -1,10 +1,15 @@
 //! `orch zk`: ZooKeeper's nodes, and how they come here.
 
+mod cutover;
 mod ensemble;
 mod feed;
 mod files;
 mod import;
+mod inspect;
+mod migrate;
 mod nodes;
+mod observe;
+mod rollback;
 mod tree;
 mod watch;
 
@@ -48,8 +53,12 @@ enum ZkVerb {
     Watch(watch::WatchArgs),
     /// Print all nodes at and below one, a line of JSON each
     Dump(tree::DumpArgs),
+    /// Tell what a ZooKeeper holds, and what would stand in the way; changes nothing
+    Inspect(inspect::InspectArgs),
     /// Copy the nodes of a ZooKeeper here, once
     Import(import::ImportArgs),
+    /// Move an ensemble here while it is in use
+    Migrate(migrate::MigrateArgs),
 }
 
 pub(super) async fn run(args: ZkArgs, context: &Context) -> Outcome {
@@ -62,7 +71,9 @@ pub(super) async fn run(args: ZkArgs, context: &Context) -> Outcome {
         ZkVerb::Tree(args) => tree::tree(args, context).await,
         ZkVerb::Watch(args) => watch::run(args, context).await,
         ZkVerb::Dump(args) => tree::dump(args, context).await,
+        ZkVerb::Inspect(args) => inspect::run(args, context).await,
         ZkVerb::Import(args) => import::run(args, context).await,
+        ZkVerb::Migrate(args) => migrate::run(args, context).await,
     }
 }
 

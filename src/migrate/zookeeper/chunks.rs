@@ -1,8 +1,9 @@
 //! Rows put together to lots, as an import takes them. The same rows make the same lots, so that a
 //! copy that was interrupted goes on where it was.
 
-use crate::jute::Field;
-use crate::jute::rows::Row;
+use crate::jute::file::{NodeRow, OPEN_ACL_KEY};
+use crate::jute::rows::{Kind, Row};
+use crate::jute::{Field, StatPersisted};
 use crate::limits::{ZK_CHUNK_BYTES, ZK_CHUNK_BYTES_MAX};
 use crate::state::znodes::{ROW_ACL, ROW_NODE, ROW_SESSION};
 
@@ -43,15 +44,42 @@ impl Chunks {
                 node.write(&mut self.bytes);
             }
         }
+        let what = || match row {
+            Row::Node(node) => format!("the node {}", node.path),
+            Row::Acl(acl) => format!("the access list {}", acl.key),
+            Row::Session(session) => format!("the session {:#x}", session.id),
+        };
+        self.cut(begin, what)
+    }
+
+    /// Adds a row of that kind as it was written; a lot that is full comes back.
+    ///
+    /// # Errors
+    /// If the row alone is more than a lot can be.
+    pub fn add_bytes(&mut self, kind: Kind, row: &[u8]) -> Result<Option<Vec<u8>>, RowTooLarge> {
+        let begin = self.bytes.len();
+        self.bytes.push(match kind {
+            Kind::Session => ROW_SESSION,
+            Kind::Acl => ROW_ACL,
+            Kind::Node => ROW_NODE,
+        });
+        self.bytes.extend_from_slice(row);
+        self.cut(begin, || match kind.read(row) {
+            Ok(Row::Node(node)) => format!("the node {}", node.path),
+            _ => "a row".to_owned(),
+        })
+    }
+
+    /// A row was added at `begin`.
+    fn cut(
+        &mut self,
+        begin: usize,
+        what: impl Fn() -> String,
+    ) -> Result<Option<Vec<u8>>, RowTooLarge> {
         let length = self.bytes.len() - begin;
         if length > ZK_CHUNK_BYTES_MAX {
             self.bytes.truncate(begin);
-            let what = match row {
-                Row::Node(node) => format!("the node {}", node.path),
-                Row::Acl(acl) => format!("the access list {}", acl.key),
-                Row::Session(session) => format!("the session {:#x}", session.id),
-            };
-            return Err(RowTooLarge { what, bytes: length });
+            return Err(RowTooLarge { what: what(), bytes: length });
         }
         if self.bytes.len() <= ZK_CHUNK_BYTES || begin == 0 {
             return Ok(None);
@@ -67,6 +95,20 @@ impl Chunks {
     pub fn finish(self) -> Option<Vec<u8>> {
         Some(self.bytes).filter(|bytes| !bytes.is_empty())
     }
+}
+
+/// What a server has before its first transaction.
+pub const FIRST_NODES: [&str; 4] = ["", "/zookeeper", "/zookeeper/quota", "/zookeeper/config"];
+
+/// That, as a lot of rows.
+pub fn first_rows() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for path in FIRST_NODES {
+        bytes.push(ROW_NODE);
+        let (acl, stat) = (OPEN_ACL_KEY, StatPersisted::default());
+        NodeRow { path, data: Some(&[]), acl, stat }.write(&mut bytes);
+    }
+    bytes
 }
 
 /// Transactions put together to steps, as an import takes them.
@@ -112,8 +154,6 @@ impl TransactionLots {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jute::StatPersisted;
-    use crate::jute::file::NodeRow;
 
     fn row<'a>(path: &'a str, data: &'a [u8]) -> Row<'a> {
         Row::Node(NodeRow { path, data: Some(data), acl: -1, stat: StatPersisted::default() })

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::chunks::{Chunks, RowTooLarge, TransactionLots};
+use super::chunks::{Chunks, FIRST_NODES, RowTooLarge, TransactionLots};
 use super::inventory::Inventory;
 use crate::jute::file::{NodeRow, OPEN_ACL_KEY};
 use crate::jute::rows::Row;
@@ -212,9 +212,6 @@ impl Files {
         Ok(())
     }
 }
-
-/// What a server has before its first transaction.
-const FIRST_NODES: [&str; 4] = ["", "/zookeeper", "/zookeeper/quota", "/zookeeper/config"];
 
 /// Length and last bytes: there stands a checksum of the whole file, packed or not.
 fn fingerprint(path: &Path) -> Result<String, FilesError> {

@@ -5,7 +5,13 @@
 
 pub mod chunks;
 pub mod files;
+mod driver;
 pub mod inventory;
+pub mod link;
+pub mod pipe;
 pub mod servers;
 pub mod source;
+mod verify;
 pub mod walk;
+
+pub use self::driver::run;

@@ -153,7 +153,10 @@ impl Learner {
                 }
             }
             quorum::COMMIT | quorum::COMMITANDACTIVATE => self.commit(zxid).await?,
-            quorum::PING => self.send(packet(quorum::PING, zxid, Some(&[]))).await?,
+            quorum::PING => {
+                self.send(packet(quorum::PING, zxid, Some(&[]))).await?;
+                self.hand_on(Event::Heard { zxid }, 0).await?;
+            }
             quorum::DIFF => {
                 self.stream.during = During::Following;
                 self.hand_on(Event::Diff, 0).await?;

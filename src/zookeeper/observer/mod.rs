@@ -45,7 +45,7 @@ impl Default for Options {
 
 /// What an observer is told, in this order: [`Self::Snapshot`] with its rows, [`Self::Diff`] or
 /// [`Self::Truncate`]; transactions; [`Self::NewLeader`]; transactions; [`Self::UpToDate`];
-/// transactions without end.
+/// transactions without end. [`Self::Heard`] comes between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The whole tree comes; what was here before is void.
@@ -79,6 +79,12 @@ pub enum Event {
     },
     /// The leader counts this observer as one that is up to date.
     UpToDate,
+    /// A sign of life: how far the leader is.
+    Heard {
+        /// The last transaction that it has proposed; its counter is 0 if there is none in its
+        /// epoch yet.
+        zxid: i64,
+    },
 }
 
 /// An event, and the room that it takes until somebody has it.

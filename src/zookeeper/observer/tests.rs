@@ -133,6 +133,7 @@ async fn a_snapshot_comes_with_all_that_follows() {
         told(S + 2),
         Event::NewLeader { epoch: 3 },
         Event::UpToDate,
+        Event::Heard { zxid: 9 },
         told(3 << 32 | 1),
         told(3 << 32 | 2),
     ] {

@@ -2,6 +2,8 @@
 
 mod differential;
 mod files;
+mod import;
 mod observer;
 mod servers;
 mod tree;
+mod verbs;

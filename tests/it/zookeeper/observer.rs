@@ -103,7 +103,7 @@ impl Copy {
                     self.tree.add(&kind.read(bytes).unwrap());
                 }
             }
-            Event::SnapshotEnd | Event::UpToDate => {}
+            Event::SnapshotEnd | Event::UpToDate | Event::Heard { .. } => {}
             Event::Diff => self.began.push("diff"),
             Event::Truncate { zxid } => panic!("nothing was lost, but it has only {zxid:#x}"),
             Event::Transaction { zxid, bytes } => {
@@ -288,4 +288,39 @@ fn a_standalone_server_has_no_quorum_port() {
     let server = zookeeper.client_address(0).to_string();
     let error = run(find_leader(std::slice::from_ref(&server), None, WAIT)).unwrap_err();
     assert_eq!(error, FindError::Alone(server));
+}
+
+#[test]
+fn an_ensemble_that_asks_for_proof_is_told_with_the_remedy() {
+    let directory = tempfile::tempdir().unwrap();
+    let jaas = directory.path().join("jaas.conf");
+    let module = "org.apache.zookeeper.server.auth.DigestLoginModule required";
+    let text = format!(
+        "QuorumServer {{ {module} user_learner=\"secret\"; }};\n\
+         QuorumLearner {{ {module} username=\"learner\" password=\"secret\"; }};\n"
+    );
+    std::fs::write(&jaas, text).unwrap();
+    let mut options =
+        Options::default().java(&format!("-Djava.security.auth.login.config={}", jaas.display()));
+    for key in ["enableSasl", "learnerRequireSasl", "serverRequireSasl"] {
+        options = options.property(&format!("quorum.auth.{key}"), "true");
+    }
+    let zookeeper = ZooKeeper::ensemble(3, options);
+    let quorum = zookeeper.quorum_address(zookeeper.leader()).to_string();
+    let error = run(async {
+        let mut observer = match join(&quorum, &Join::default()).await {
+            Ok(observer) => observer,
+            Err(error) => return error,
+        };
+        loop {
+            if let Err(error) = observer.next().await {
+                return error;
+            }
+        }
+    });
+    assert!(
+        matches!(error, ObserverError::Closed { .. } | ObserverError::Broken { .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("quorum.auth.learnerRequireSasl"), "{error}");
 }
