@@ -637,6 +637,24 @@ fn the_bytes_of_an_adoption_are_pinned() {
     assert!(!kept.alloc(AllocId(1)).unwrap().grant.adopted.is_empty());
 }
 
+/// What came with ZooKeeper's tree: added to the format, never released before.
+#[test]
+fn the_bytes_of_zookeepers_tree_are_pinned() {
+    let mut state = State::default();
+    let mut writer = codec::BatchWriter::new(Timestamp(1_700_000_000_000));
+    for (i, command) in znodes::tests::one_of_each().into_iter().enumerate() {
+        let request = Request::from(command);
+        writer.push(&codec::encode_request(&request).unwrap());
+        let stamp = Stamp { index: i as u64 + 1, at: Timestamp(1_700_000_000_000 + i as u64) };
+        assert!(state.apply(stamp, &request).reply.is_ok(), "{request:?}");
+    }
+    golden("log-entry-zk-v1.bin", &writer.finish());
+    golden("snapshot-zk-v1.bin", &bytes_of(&state));
+    let kept = snapshot::read(&mut read_golden("snapshot-zk-v1.bin").as_slice()).unwrap();
+    assert_eq!(bytes_of(&kept), bytes_of(&state));
+    assert_eq!(kept.checksum(), state.checksum());
+}
+
 /// What an earlier format's servers wrote is read by this one.
 #[test]
 fn the_bytes_of_earlier_formats_are_read() {

@@ -135,7 +135,8 @@ impl RowReader {
                 // The copies come before the tree that clients see.
                 let tree = std::mem::replace(&mut state.zk, Tree::empty());
                 let acl_keys = keys.into_iter().collect();
-                state.zk_imports.insert(name, ZkImport { status: *status, tree, acl_keys }.into());
+                let import = ZkImport { status: *status, tree, acl_keys };
+                state.zk_imports.insert(name, import.into());
             }
         }
         Ok(())
