@@ -2,6 +2,7 @@
 //! anything else that speaks it; several in turn, run by run, so that a busy machine treats them
 //! alike. `load` is one run, `tree` what it works on, `gap` how long writes pause.
 
+mod error;
 mod gap;
 mod load;
 mod report;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use super::facts::Facts;
 use crate::zookeeper::client::{ClientError, Ensemble, WireError, four_letter};
 
+pub use error::ZkError;
 pub use gap::{GapReport, GapRow, gap};
 pub use load::Workload;
 use report::Runs;
@@ -47,47 +49,6 @@ pub struct Target {
     pub label: String,
     /// Where it is.
     pub ensemble: Ensemble,
-}
-
-/// Why it could not be measured.
-#[derive(Debug, thiserror::Error)]
-pub enum ZkError {
-    /// A request failed.
-    #[error("{label}: {error}")]
-    Client {
-        /// Of whom.
-        label: String,
-        /// How.
-        error: ClientError,
-    },
-    /// A connection failed.
-    #[error("{label}, at {server}: {error}")]
-    Wire {
-        /// Of whom.
-        label: String,
-        /// The server's address.
-        server: String,
-        /// How.
-        error: WireError,
-    },
-    /// A request of the load was refused.
-    #[error("{label}, at {server}: {workload} was refused: {error}")]
-    Refused {
-        /// Of whom.
-        label: String,
-        /// The server's address.
-        server: String,
-        /// Which.
-        workload: Workload,
-        /// Why.
-        error: ClientError,
-    },
-    /// The user has had enough.
-    #[error("interrupted; the nodes that it had made are gone again")]
-    Interrupted,
-    /// A part of the program ended early.
-    #[error("{0}")]
-    Task(#[from] tokio::task::JoinError),
 }
 
 /// Takes the measurements; takes about runs × run × workloads × targets. The nodes that it makes

@@ -305,7 +305,9 @@ fn an_ensemble_that_asks_for_proof_is_told_with_the_remedy() {
     for key in ["enableSasl", "learnerRequireSasl", "serverRequireSasl"] {
         options = options.property(&format!("quorum.auth.{key}"), "true");
     }
-    let error = refusal(options);
+    let zookeeper = ZooKeeper::ensemble(3, options);
+    let leader = zookeeper.quorum_address(zookeeper.leader()).to_string();
+    let error = run(join(&leader, &Join::default())).unwrap_err();
     assert!(
         matches!(error, ObserverError::Closed { .. } | ObserverError::Broken { .. }),
         "{error}"

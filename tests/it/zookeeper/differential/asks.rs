@@ -298,9 +298,10 @@ fn multi_text(reply: &MultiReply<'_>, seen: &mut Seen<'_>) -> String {
     text
 }
 
+/// Sorted: what `auth` stands for comes in no order that ZooKeeper promises.
 fn acl_text(acl: &[Acl]) -> String {
     let all = acl.iter().map(|acl| format!("{}:{}:{}", acl.id.scheme, acl.id.id, acl.perms));
-    all.collect::<Vec<_>>().join(",")
+    sorted(all.collect()).join(",")
 }
 
 fn sorted<T: Ord>(mut items: Vec<T>) -> Vec<T> {

@@ -125,7 +125,8 @@ impl Generator {
             32..132 => {
                 let count = self.rng.random_range(2..7);
                 let mut asks: Vec<_> = (0..count).map(|_| self.ask(session)).collect();
-                asks.retain(|ask| !ask.goes_alone());
+                // ZooKeeper judges what comes right behind a `setACL` by the list before it.
+                asks.retain(|ask| !ask.goes_alone() && !matches!(ask, Ask::SetAcl { .. }));
                 Step::Ask { session, asks }
             }
             _ => Step::Ask { session, asks: vec![self.ask(session)] },
@@ -154,7 +155,11 @@ impl Generator {
             870..890 => self.set_watches(session),
             890..900 => Ask::Path { op: Op::Sync, path: self.path() },
             900..915 => Ask::Path { op: Op::GetEphemerals, path: self.path() },
-            915..930 => Ask::Path { op: Op::GetAllChildrenNumber, path: self.path() },
+            915..930 => match self.path() {
+                // The root by that name has more nodes below it, at ZooKeeper.
+                path if path.is_empty() => Ask::Ping,
+                path => Ask::Path { op: Op::GetAllChildrenNumber, path },
+            },
             930..945 => Ask::WhoAmI,
             945..955 => Ask::Ping,
             955..975 => self.auth(),
@@ -184,7 +189,7 @@ impl Generator {
         };
         let mut path = self.path();
         if matches!(flags, 2 | 3 | 6) && self.chance(30) {
-            let suffix: &str = *self.pick(&["/", "-", "/q-"]);
+            let suffix: &str = self.pick(&["/", "-", "/q-"]);
             path.push_str(suffix);
         }
         let (data, acl) = (self.data(), self.acl());
@@ -230,7 +235,10 @@ impl Generator {
         // Kinds 4 and 5 are known from 3.9 on.
         let (path, kind) = (self.path(), *self.pick(&[1, 1, 2, 2, 3, 3, 0, 9]));
         let op = *self.pick(&[Op::CheckWatches, Op::RemoveWatches]);
-        match self.watchers.get(&path).is_none_or(|own| own.iter().all(|own| *own == session)) {
+        // For persistent watches the answer changed with 3.9.
+        let once = self.kinds.get(&(session, path.clone())).is_none_or(|kind| *kind == Kind::Once);
+        let mine = self.watchers.get(&path).is_none_or(|all| all.iter().all(|one| *one == session));
+        match once && mine {
             true => Ask::Watches { op, path, kind },
             false => Ask::Ping,
         }
@@ -304,7 +312,7 @@ impl Generator {
         let mut path = self.top.clone();
         let names = ["a", "b", "c", "\u{e4}\u{4e2d}"];
         for _ in 0..*self.pick(&[0, 1, 1, 1, 1, 2, 2, 2, 3, 3]) {
-            let name: &str = *self.pick(&names);
+            let name: &str = self.pick(&names);
             path.push('/');
             path.push_str(name);
         }
