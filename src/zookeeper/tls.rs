@@ -85,11 +85,9 @@ pub(super) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
     let key = signing.load_private_key(key).map_err(|error| TlsError::Pair(error.to_string()))?;
     let certified = CertifiedKey::new(chain, key);
     // A certificate of version 1 can be shown, though not compared with its key.
-    match certified.keys_match() {
-        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-            return Err(TlsError::Pair("the key is not the certificate's".to_owned()));
-        }
-        _ => {}
+    let fits = certified.keys_match();
+    if let Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) = fits {
+        return Err(TlsError::Pair("the key is not the certificate's".to_owned()));
     }
     let resolver = SingleCertAndKey::from(certified);
     Ok(TlsAcceptor::from(Arc::new(builder.with_cert_resolver(Arc::new(resolver)))))

@@ -10,7 +10,7 @@ const MOD_LINES_MAX: usize = 150;
 /// In these rooms (or, with a slash, files) none of these words stands in code.
 const ABSENCES: &[(&[&str], &[&str], &str)] = &[
     (
-        &["model", "state", "planner"],
+        &["model", "jute", "state", "planner"],
         &[
             "tokio",
             "std::fs",

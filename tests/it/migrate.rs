@@ -4,9 +4,13 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
+use orch::marathon::messages as m;
+use prost::Message as _;
 use serde_json::{Value, json};
 
 use crate::support::docker::{docker, inspect, need_image, runs};
+use crate::support::zookeeper::{Options, ZooKeeper};
+use crate::support::zookeeper_client::{Client, mode};
 use crate::support::{Cluster, LONG, orch, wait_until};
 
 /// Writes a source into the cluster's directory.
@@ -59,7 +63,7 @@ fn apps_are_shown_refused_and_submitted() {
     );
     cluster.orch(&["migrate", "marathon", &file, "--only", "/nothing"]).code(3);
     cluster.orch(&["migrate", "marathon", &file, "--rename", "/nothing=x"]).code(2);
-    cluster.orch(&["migrate", "marathon", "zk://a:2181/marathon"]).code(2);
+    cluster.orch(&["migrate", "marathon", "ftp://a/marathon"]).code(2);
     cluster.orch(&["migrate", "marathon", "/no/such/file"]).code(1);
     cluster.orch(&["migrate", "marathon", "http://127.0.0.1:1"]).code(1);
 
@@ -328,4 +332,83 @@ fn a_container_on_the_hosts_own_network_is_taken_over_with_the_ports_that_marath
     cluster.orch(&["restart", "host"]).ok();
     let rows = cluster.wait_healthy("host", 1);
     assert_ne!(rows[0]["container_id"], json!(old.0));
+}
+
+/// What Marathon 1.11 keeps: two apps, of which one is just being changed.
+fn stored() -> Vec<(String, Vec<u8>)> {
+    const OLD: &str = "2018-05-04T10:11:12.123Z";
+    const NEW: &str = "2018-06-05T10:11:12.123Z";
+    let app = |id: &str, version: &str, command: &str| {
+        let cmd = m::CommandInfo { value: Some(command.to_owned()), ..Default::default() };
+        let version = Some(version.to_owned());
+        let id = id.to_owned();
+        let app = m::ServiceDefinition { id, cmd, instances: 1, version, ..Default::default() };
+        app.encode_to_vec()
+    };
+    let reference =
+        |id: &str| m::group_definition::AppReference { id: id.to_owned(), version: OLD.to_owned() };
+    let root = m::GroupDefinition {
+        id: "/".to_owned(),
+        apps: vec![reference("web"), reference("db")],
+        ..Default::default()
+    };
+    let version = m::StorageVersion { major: 110, minor: 100, patch: 0, format: Some(1) };
+    let version = m::ZkStoreEntry {
+        name: "internal:storage:version".to_owned(),
+        uuid: b"0d6e8d2c-6e0c-4b5a-9a35-7e5a5a5a5a5a".to_vec().into(),
+        value: version.encode_to_vec().into(),
+        compressed: Some(false),
+    };
+    let mut nodes: Vec<(String, Vec<u8>)> = [
+        "",
+        "/state",
+        "/state/group",
+        "/state/group/2",
+        "/state/apps",
+        "/state/apps/4",
+        "/state/apps/b",
+    ]
+    .map(|path| (path.to_owned(), Vec::new()))
+    .into();
+    nodes.extend([
+        ("/state/internal:storage:version".to_owned(), version.encode_to_vec()),
+        ("/state/group/2/root".to_owned(), root.encode_to_vec()),
+        ("/state/apps/4/web".to_owned(), app("web", NEW, "exec new")),
+        (format!("/state/apps/4/web/{OLD}"), app("web", OLD, "exec old")),
+        (format!("/state/apps/4/web/{NEW}"), app("web", NEW, "exec new")),
+        ("/state/apps/b/db".to_owned(), app("db", OLD, "exec db")),
+    ]);
+    nodes
+}
+
+#[test]
+fn what_marathon_keeps_in_zookeeper_is_read_from_an_ensemble_and_from_its_files() {
+    let mut zookeeper = ZooKeeper::standalone(Options::default());
+    let mut client = Client::connect(zookeeper.client_address(0), 10_000).unwrap();
+    for root in ["/marathon", "/other"] {
+        for (path, data) in stored() {
+            client.create(&format!("{root}{path}"), &data, mode::PERSISTENT);
+        }
+    }
+    client.close();
+    let shown = |source: &str, more: &[&str]| {
+        orch(&[&["migrate", "marathon", source, "--dry-run"], more].concat())
+    };
+    let right = |output: crate::support::Output, origin: &str| {
+        let output = output.ok().says(&["job: web", "exec old", "job: db", "exec db", origin]);
+        assert!(!output.stdout.contains("exec new"), "{output}");
+    };
+    let address = zookeeper.connect_string();
+    right(shown(&format!("zk://{address}/marathon"), &[]), "storage 110.100.0, PERSISTENCE_STORE");
+    right(shown(&format!("zk://user:secret@{address}/other"), &[]), "storage 110.100.0");
+    right(shown(&format!("zk://{address}"), &[]), "storage 110.100.0");
+    shown(&format!("zk://{address}/nothing"), &[]).code(3).says(&["/nothing/state is not there"]);
+
+    // Its files say the same, while it runs and when it is gone.
+    let directory = zookeeper.data_dir(0).display().to_string();
+    zookeeper.kill(0);
+    right(shown(&directory, &[]), "data directory, storage 110.100.0");
+    right(shown(&directory, &["--zk-path", "/other"]), "data directory, storage 110.100.0");
+    shown(&directory, &["--zk-path", "/nothing"]).code(3);
+    shown(&format!("{directory}/.."), &[]).code(1);
 }

@@ -21,7 +21,9 @@ use crate::cli::target::ProjectFlag;
 use crate::cli::words::count;
 use crate::limits::ADOPT_TASKS_MAX;
 use crate::marathon::{Finding, Job, Kind, Options, Weight, translate};
-use crate::migrate::marathon::{Instance, SourceError, Storage, from_file, from_rest};
+use crate::migrate::marathon::{
+    Instance, ROOT, SourceError, Storage, from_directory, from_ensemble, from_file, from_rest,
+};
 use crate::model::job::TaskRuntime;
 use crate::model::name::JobName;
 
@@ -35,12 +37,15 @@ const TOLD_EVERY: usize = 100;
                                           the job files; what has no equal is told
   orch migrate marathon http://marathon:8080 --only /shop
                                           bring over what is below a group
+  orch migrate marathon zk://zk1:2181,zk2:2181/marathon --dry-run
+                                          from what it keeps in ZooKeeper
   orch migrate marathon backup.tar --adopt --dry-run
                                           and which containers would be taken over
   orch migrate marathon backup.tar --adopt --accept-losses
                                           take them over where they run, without a restart
-SOURCE is a live Marathon (http://USER:PASSWORD@HOST:8080, or https), its backup (a tar file),
-or what its /v2/groups or /v2/apps answered, saved as JSON. Nothing is changed there.
+SOURCE is a live Marathon (http://USER:PASSWORD@HOST:8080, or https), what it keeps in ZooKeeper
+(zk://USER:PASSWORD@HOST:2181,…/marathon, as its own --zk, or a data directory), its backup (a tar
+file), or what its /v2/groups or /v2/apps answered, saved as JSON. Nothing is changed there.
 What has no equal is told: adapted (in another form), lost (it runs without), essential (it may
 not work, lose data or be less protected), blocked (no job can be made of it). With something
 essential or blocked nothing is submitted unless --accept-losses says so; what is blocked is left
@@ -56,6 +61,9 @@ pub(super) struct MarathonArgs {
     /// Take over containers that run, where an agent is on their host
     #[arg(long)]
     adopt: bool,
+    /// Where Marathon's state is in a data directory of ZooKeeper
+    #[arg(long, value_name = "PATH", default_value = ROOT)]
+    zk_path: String,
     /// Only this app or pod, or what is below this group
     #[arg(long, value_name = "ID")]
     only: Option<String>,
@@ -96,7 +104,7 @@ impl MarathonArgs {
 }
 
 pub(super) async fn run(args: MarathonArgs, context: &Context) -> Outcome {
-    let storage = read(&args.source, context).await?;
+    let storage = read(&args.source, &args.zk_path, context).await?;
     let options = args.options();
     unknown_names(&storage, &options)?;
     let mut translation = translate(&storage.definitions, &options);
@@ -138,17 +146,22 @@ pub(super) async fn run(args: MarathonArgs, context: &Context) -> Outcome {
     submit(&mut report, context).await
 }
 
-async fn read(source: &str, context: &Context) -> Result<Storage, Failure> {
+async fn read(source: &str, zk_path: &str, context: &Context) -> Result<Storage, Failure> {
     let storage = if source.starts_with("http://") || source.starts_with("https://") {
         let url: Url = source
             .parse()
             .map_err(|error| Failure::usage(format!("the address can't be read: {error}")))?;
         from_rest(context.client.http(), &url).await
+    } else if source.starts_with("zk://") {
+        from_ensemble(source).await
     } else if let Some((scheme, _)) = source.split_once("://") {
         let what = format!("{scheme}:// is no address of a Marathon");
         return Err(Failure::usage(what).hint(
-            "http://HOST:8080, or the file of a backup (DELETE /v2/leader?backup=file:///…)",
+            "http://HOST:8080, zk://HOST:2181/marathon, or the file of a backup \
+             (DELETE /v2/leader?backup=file:///…)",
         ));
+    } else if Path::new(source).is_dir() {
+        from_directory(Path::new(source), zk_path).await
     } else {
         from_file(Path::new(source)).await
     };

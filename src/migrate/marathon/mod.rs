@@ -1,11 +1,11 @@
 //! Marathon's apps, groups, pods and running tasks, from wherever they are.
 //!
 //! All sources come to the same [`Storage`]: the tree that Marathon keeps in ZooKeeper in any of
-//! its layouts (`tree`, over whatever holds the tree: [`NodeSource`]), its tar backup (`backup`,
-//! which is put into such a tree), a saved answer of its REST API (`saved`), and a live Marathon
+//! its layouts (`tree`, over whatever holds the tree: [`NodeSource`]; `zookeeper` is an ensemble or
+//! a data directory), its tar backup (`backup`, which is put into such a tree), a saved answer of its REST API (`saved`), and a live Marathon
 //! (`rest`). Nothing is changed at any of them.
 //!
-//! Start at [`from_file`], [`from_nodes`] and [`from_rest`].
+//! Start at [`from_ensemble`], [`from_directory`], [`from_file`] and [`from_rest`].
 
 mod backup;
 mod error;
@@ -16,6 +16,7 @@ mod saved;
 mod storage;
 mod tree;
 mod unpack;
+mod zookeeper;
 
 #[cfg(test)]
 mod tests;
@@ -26,3 +27,4 @@ pub use rest::from_rest;
 pub use saved::from_file;
 pub use storage::{Instance, Storage};
 pub use tree::from_nodes;
+pub use zookeeper::{ROOT, from_directory, from_ensemble};

@@ -173,7 +173,7 @@ mod tests {
         let overhead = row_bytes();
         assert_eq!(all, sizes.iter().sum::<usize>() + sizes.len() * overhead);
         // A row that is longer than a lot should be is alone in one.
-        assert_eq!(lots.len(), 6);
+        assert_eq!(lots.len(), 4);
         assert!(lots.iter().all(|lot| lot.len() <= ZK_CHUNK_BYTES || lot.len() > 1_000_000));
     }
 

@@ -31,4 +31,4 @@ pub use self::tree::{FIRST_ZXID, Tree, Walk, ZnodeChange, ZnodeChangeKind};
 use crate::jute::digest;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -29,7 +29,7 @@ pub(in crate::state) enum ZkRow {
     End,
     /// The tree that ended last is the copy of an import of this name; and the numbers that the
     /// source has for access lists.
-    Import(String, ZkImportStatus, Vec<(i64, AclId)>),
+    Import(String, Box<ZkImportStatus>, Vec<(i64, AclId)>),
 }
 
 /// What a tree has beside its rows.
@@ -135,7 +135,8 @@ impl RowReader {
                 // The copies come before the tree that clients see.
                 let tree = std::mem::replace(&mut state.zk, Tree::empty());
                 let acl_keys = keys.into_iter().collect();
-                state.zk_imports.insert(name, ZkImport { status, tree, acl_keys }.into());
+                let import = ZkImport { status: *status, tree, acl_keys };
+                state.zk_imports.insert(name, import.into());
             }
         }
         Ok(())
@@ -151,7 +152,7 @@ pub(in crate::state) fn write_all<E>(
     for (name, import) in &state.zk_imports {
         write_rows(&import.tree, with_nodes, &mut put)?;
         let keys = import.acl_keys.iter().map(|(key, id)| (*key, *id)).collect();
-        put(ZkRow::Import(name.clone(), import.status.clone(), keys))?;
+        put(ZkRow::Import(name.clone(), Box::new(import.status.clone()), keys))?;
     }
     write_rows(&state.zk, with_nodes, put)
 }

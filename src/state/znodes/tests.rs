@@ -1,9 +1,11 @@
-//! The tree as clients see it change.
+//! The tree as clients see it change, and as it comes from elsewhere.
 
 mod batches;
 mod clients;
+mod imports;
 mod tree;
 
+pub(in crate::state) use self::imports::one_of_each;
 use super::{Tree, ZkBatch, ZkCaller, ZkReply, ZkRequest};
 use crate::jute::op::{ErrorCode, Op};
 use crate::jute::reply::ConnectReply;
