@@ -4,8 +4,8 @@
 //! read, at `driver` for the live path.
 
 pub mod chunks;
-pub mod files;
 mod driver;
+pub mod files;
 pub mod inventory;
 pub mod link;
 pub mod pipe;
