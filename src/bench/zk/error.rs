@@ -1,5 +1,6 @@
 //! Why a measurement failed.
 
+use super::load::Workload;
 use crate::zookeeper::client::{ClientError, WireError};
 
 /// Why it could not be measured.

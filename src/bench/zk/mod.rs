@@ -11,7 +11,7 @@ mod tree;
 use std::time::Duration;
 
 use super::facts::Facts;
-use crate::zookeeper::client::{ClientError, Ensemble, WireError, four_letter};
+use crate::zookeeper::client::{Ensemble, four_letter};
 
 pub use error::ZkError;
 pub use gap::{GapReport, GapRow, gap};

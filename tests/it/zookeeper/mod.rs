@@ -1,5 +1,6 @@
 //! ZooKeeper moves in: against real servers and the files that they wrote.
 
+mod client;
 mod differential;
 mod files;
 mod import;

@@ -189,7 +189,7 @@ impl Generator {
         };
         let mut path = self.path();
         if matches!(flags, 2 | 3 | 6) && self.chance(30) {
-            let suffix: &str = self.pick(&["/", "-", "/q-"]);
+            let suffix: &str = self.pick::<&str>(&["/", "-", "/q-"]);
             path.push_str(suffix);
         }
         let (data, acl) = (self.data(), self.acl());
@@ -312,7 +312,7 @@ impl Generator {
         let mut path = self.top.clone();
         let names = ["a", "b", "c", "\u{e4}\u{4e2d}"];
         for _ in 0..*self.pick(&[0, 1, 1, 1, 1, 2, 2, 2, 3, 3]) {
-            let name: &str = self.pick(&names);
+            let name: &str = self.pick::<&str>(&names);
             path.push('/');
             path.push_str(name);
         }
