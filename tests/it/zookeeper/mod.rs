@@ -4,6 +4,7 @@ mod client;
 mod differential;
 mod files;
 mod import;
+mod migration;
 mod observer;
 mod servers;
 mod tree;
