@@ -2,6 +2,7 @@
 
 mod client;
 mod differential;
+mod endpoint;
 mod files;
 mod import;
 mod migration;
