@@ -170,6 +170,7 @@ impl Server {
         // replaced.
         let zookeeper = zookeeper::start(
             consensus.clone(),
+            handle.leadership(),
             part.zookeeper,
             clock.clone(),
             metrics.clone(),

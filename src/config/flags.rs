@@ -37,6 +37,9 @@ pub enum SettingsError {
         /// What that says.
         addr: SocketAddr,
     },
+    /// Encrypted connections without what they need.
+    #[error("--zk-tls-addr needs --zk-tls-cert and --zk-tls-key, files in PEM")]
+    ZkTls,
     /// The host's name makes no name for a node or server.
     #[error("--name is needed: the host's name {0:?} is no valid name")]
     Name(String),
@@ -375,7 +378,7 @@ impl ServerFlags {
             ..Default::default()
         };
         let (api_addr, rpc_addr) = (self.api_addr, self.rpc_addr);
-        let zookeeper = self.zk.config();
+        let zookeeper = self.zk.config()?;
         let server = ServerPart { api_addr, rpc_addr, consensus, server, zookeeper };
         Ok(Process { server: Some(server), agent })
     }
@@ -446,7 +449,7 @@ impl DevFlags {
         let mut agent = self.node.config(node, data_dir.join("agent"), vec![rpc], true);
         agent.stop_work_on_exit = self.data_dir.is_none();
         let (api_addr, rpc_addr) = (self.api_addr, self.rpc_addr);
-        let (server, zookeeper) = (Default::default(), self.zk.config());
+        let (server, zookeeper) = (Default::default(), self.zk.config()?);
         let server = ServerPart { api_addr, rpc_addr, consensus, server, zookeeper };
         Ok(Process { server: Some(server), agent: Some(agent) })
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::flags::SettingsError;
 use crate::limits::{ZK_SERVED_REQUEST_BYTES_MAX, ZK_TICK_MS_MIN};
 use crate::model::time::Millis;
 use crate::zookeeper::config::{Config, FourLetter};
@@ -18,8 +19,7 @@ pub struct ZkFlags {
     #[arg(long, env = "ORCH_ZK_ADDR", value_name = "IP:PORT")]
     pub zk_addr: Option<SocketAddr>,
     /// Where they connect with TLS, as 0.0.0.0:2281 [default: nowhere]
-    #[arg(long, env = "ORCH_ZK_TLS_ADDR", value_name = "IP:PORT",
-          requires_all = ["zk_tls_cert", "zk_tls_key"])]
+    #[arg(long, env = "ORCH_ZK_TLS_ADDR", value_name = "IP:PORT")]
     pub zk_tls_addr: Option<SocketAddr>,
     /// This server's certificate for that (PEM), and those between it and its authority
     #[arg(long, env = "ORCH_ZK_TLS_CERT", value_name = "FILE")]
@@ -70,18 +70,22 @@ pub struct ZkFlags {
 
 impl ZkFlags {
     /// The endpoint's settings, if there is to be one.
-    pub(super) fn config(&self) -> Option<Config> {
+    ///
+    /// # Errors
+    /// If encrypted connections are wanted without a certificate and its key.
+    pub(super) fn config(&self) -> Result<Option<Config>, SettingsError> {
         let tls = match (self.zk_tls_addr, &self.zk_tls_cert, &self.zk_tls_key) {
             (Some(addr), Some(cert), Some(key)) => {
                 let client_ca = self.zk_tls_client_ca.clone();
                 Some((addr, TlsFiles { cert: cert.clone(), key: key.clone(), client_ca }))
             }
+            (Some(_), ..) => return Err(SettingsError::ZkTls),
             _ => None,
         };
         if self.zk_addr.is_none() && tls.is_none() {
-            return None;
+            return Ok(None);
         }
-        Some(Config {
+        Ok(Some(Config {
             addr: self.zk_addr,
             tls,
             tick: self.zk_tick,
@@ -93,7 +97,7 @@ impl ZkFlags {
             enforce_quota: self.zk_enforce_quota,
             reconfig: self.zk_reconfig,
             read_only: self.zk_read_only,
-        })
+        }))
     }
 }
 

@@ -122,6 +122,11 @@ pub fn start(
 }
 
 impl ServerHandle {
+    /// Who leads, and word of every change; nobody does while a leader has no majority.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
     /// Opens a session (logs, exec) with the agent that has the request's allocation, wherever it
     /// is attached.
     ///

@@ -17,7 +17,7 @@ use super::expiry::{Door, Expiry};
 use super::hub::{Hub, HubEvent, Surroundings};
 use super::tls::{TlsError, identity};
 use crate::clock::SharedClock;
-use crate::consensus::Consensus;
+use crate::consensus::{Consensus, Leadership};
 use crate::limits::{ZK_CONNECTIONS_MAX, ZK_EVENTS_MAX, ZK_FIRST_FRAME_WAIT_MS, ZK_IN_BYTES_MAX};
 use crate::observe::metrics::Metrics;
 use crate::rpc::v1::zoo_keeper_server::ZooKeeperServer;
@@ -39,12 +39,14 @@ pub fn held_by(state: &State) -> Option<(&str, ZkImportPhase)> {
 }
 
 /// Starts the endpoint, if there is to be one, and what looks after sessions, which any leader
-/// must do; what other servers need to reach of it comes back. It works until `stop`.
+/// must do; what other servers need to reach of it comes back. `leadership` is to name no leader
+/// that has no majority. It works until `stop`.
 ///
 /// # Errors
 /// If the files for encrypted connections can't be used.
 pub fn start(
     consensus: Consensus,
+    leadership: watch::Receiver<Leadership>,
     config: Option<Config>,
     clock: SharedClock,
     metrics: Metrics,
@@ -57,11 +59,13 @@ pub fn start(
     let (heard, here) = mpsc::channel(4);
     let (contact_sender, contact) = watch::channel(true);
     let tick = config.as_ref().map_or(TICK, |config| config.tick);
-    let (expiry, door) = Expiry::new(consensus.clone(), tick, here, contact_sender);
+    let (expiry, door) =
+        Expiry::new(consensus.clone(), leadership.clone(), tick, here, contact_sender);
     tokio::spawn(expiry.run(stop.clone()));
     let Some(config) = config.map(Arc::new) else { return Ok(door) };
     let around = Surroundings {
         consensus: consensus.clone(),
+        leadership,
         clock,
         config: config.clone(),
         metrics,

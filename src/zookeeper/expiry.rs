@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
-use crate::consensus::Consensus;
+use crate::consensus::{Consensus, Leadership};
 use crate::jute::Field;
 use crate::jute::op::{Op, Owner};
 use crate::jute::request::PathRequest;
@@ -35,7 +35,7 @@ const SILENT_TICKS: u32 = 2;
 /// The door for other servers: they tell which sessions they heard.
 #[derive(Debug, Clone)]
 pub struct Door {
-    consensus: Consensus,
+    leadership: watch::Receiver<Leadership>,
     heard: mpsc::Sender<Vec<i64>>,
 }
 
@@ -50,7 +50,7 @@ impl ZooKeeper for Door {
             let message = format!("more than {ZK_TOUCHED_MAX} sessions at once");
             return Err(Status::invalid_argument(message));
         }
-        let leads = self.consensus.leadership().borrow().ready;
+        let leads = self.leadership.borrow().ready;
         if !leads {
             return Err(Status::failed_precondition("this server does not lead"));
         }
@@ -64,6 +64,8 @@ impl ZooKeeper for Door {
 #[derive(Debug)]
 pub(super) struct Expiry {
     consensus: Consensus,
+    /// Without leaders that have no majority.
+    leadership: watch::Receiver<Leadership>,
     tick: Duration,
     /// From this server's own hub.
     here: mpsc::Receiver<Vec<i64>>,
@@ -71,7 +73,7 @@ pub(super) struct Expiry {
     there: mpsc::Receiver<Vec<i64>>,
     /// Told whether the leader hears of this server's sessions.
     contact: watch::Sender<bool>,
-    leader: Option<(String, ZooKeeperClient<Channel>)>,
+    known: Option<(String, ZooKeeperClient<Channel>)>,
     answered: Instant,
 }
 
@@ -116,15 +118,16 @@ impl Heard {
 impl Expiry {
     pub(super) fn new(
         consensus: Consensus,
+        leadership: watch::Receiver<Leadership>,
         tick: Millis,
         here: mpsc::Receiver<Vec<i64>>,
         contact: watch::Sender<bool>,
     ) -> (Self, ZooKeeperServer<Door>) {
         let (heard, there) = mpsc::channel(64);
-        let door = ZooKeeperServer::new(Door { consensus: consensus.clone(), heard });
-        let (leader, answered) = (None, Instant::now());
+        let door = ZooKeeperServer::new(Door { leadership: leadership.clone(), heard });
+        let (known, answered) = (None, Instant::now());
         let tick = tick.as_duration();
-        (Self { consensus, tick, here, there, contact, leader, answered }, door)
+        (Self { consensus, leadership, tick, here, there, contact, known, answered }, door)
     }
 
     /// Works until `stop`.
@@ -149,7 +152,7 @@ impl Expiry {
                 _ = ticks.tick() => Vec::new(),
             };
             let now = Instant::now();
-            let leadership = self.consensus.leadership().borrow().clone();
+            let leadership = self.leadership.borrow().clone();
             if !leadership.ready {
                 term = 0;
                 continue;
@@ -183,7 +186,7 @@ impl Expiry {
 
     /// Tells the leader which sessions were heard here, if that is another server.
     async fn pass_on(&mut self, touched: &[i64]) {
-        let leadership = self.consensus.leadership().borrow().clone();
+        let leadership = self.leadership.borrow().clone();
         let ok = match leadership.leader {
             Some(leader) if leader.id == self.consensus.me().id => true,
             Some(leader) => self.touch(&leader.rpc_addr, touched).await,
@@ -199,7 +202,7 @@ impl Expiry {
     }
 
     async fn touch(&mut self, addr: &str, touched: &[i64]) -> bool {
-        let known = self.leader.take().filter(|(known, _)| known == addr);
+        let known = self.known.take().filter(|(known, _)| known == addr);
         let (addr, mut client) = match known {
             Some(known) => known,
             None => {
@@ -225,7 +228,7 @@ impl Expiry {
                 return false;
             }
         }
-        self.leader = Some((addr, client));
+        self.known = Some((addr, client));
         true
     }
 

@@ -77,6 +77,8 @@ type Outcome = (Vec<ConnId>, Result<Committed, ProposeError>);
 #[derive(Debug)]
 pub(super) struct Surroundings {
     pub(super) consensus: Consensus,
+    /// Without leaders that have no majority.
+    pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) clock: SharedClock,
     pub(super) config: Arc<Config>,
     pub(super) metrics: Metrics,
@@ -174,7 +176,7 @@ impl Hub {
         stop: CancellationToken,
     ) {
         let mut views = self.around.consensus.views();
-        let mut leadership = self.around.consensus.leadership();
+        let mut leadership = self.around.leadership.clone();
         let mut contact = self.around.contact.clone();
         let half_a_tick = Duration::from_millis((self.around.config.tick.0 / 2).max(1));
         let mut ticks = tokio::time::interval(half_a_tick);
@@ -484,8 +486,8 @@ impl Hub {
     }
 
     fn has_leader(&self) -> bool {
-        let leadership: Leadership = self.around.consensus.leadership().borrow().clone();
-        leadership.leader.is_some() && *self.around.contact.borrow()
+        let leads = self.around.leadership.borrow().leader.is_some();
+        leads && *self.around.contact.borrow()
     }
 
     /// Answers with `body` once this server has everything that is there now.

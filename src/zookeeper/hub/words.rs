@@ -88,7 +88,7 @@ impl Hub {
     }
 
     fn mode(&self) -> &'static str {
-        let leadership = self.around.consensus.leadership().borrow().clone();
+        let leadership = self.around.leadership.borrow().clone();
         match (self.around.consensus.server_addrs().len(), leadership.leader) {
             (_, None) => "read-only",
             (0 | 1, Some(_)) => "standalone",
