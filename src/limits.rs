@@ -156,8 +156,16 @@ pub const ZK_OUT_BYTES_MAX: usize = 32 << 20;
 pub const ZK_IN_BYTES_PER_CONNECTION: usize = 4 << 20;
 /// The same of all clients of a server.
 pub const ZK_IN_BYTES_MAX: usize = 256 << 20;
-/// Children of a node from which on listing them is kept away from the hub's loop.
-pub const ZK_CHILDREN_AT_ONCE: u32 = 20_000;
+/// Entries of an access list, `auth` counted as often as its asker has proven somebody to be.
+pub const ZK_ACL_ENTRIES_MAX: usize = 1024;
+/// What one connection may prove to be: identities.
+pub const ZK_IDS_MAX: usize = 64;
+/// What one connection may prove to be: bytes of one identity's proof.
+pub const ZK_ID_BYTES_MAX: usize = 4096;
+/// Bytes of the answer to one request for several reads.
+pub const ZK_MULTI_READ_BYTES_MAX: usize = 16 << 20;
+/// Bytes of the paths that one connection watches.
+pub const ZK_WATCHED_BYTES_PER_CONNECTION_MAX: usize = 64 << 20;
 /// Lots of bytes waiting for one client.
 pub const ZK_OUT_CHUNKS_MAX: usize = 16_384;
 /// Events of all connections waiting for the hub.

@@ -80,15 +80,16 @@ pub(super) struct Expiry {
 /// What a leader knows of sessions.
 #[derive(Debug, Default)]
 struct Heard {
-    /// When each session ends unless it is heard before.
-    until: BTreeMap<i64, Instant>,
+    /// When each session ends unless it is heard before, and the connection that it was on.
+    until: BTreeMap<i64, (u64, Instant)>,
 }
 
 impl Heard {
     /// Notes that a session was heard, and how long that is good for.
     fn touch(&mut self, id: i64, tree: &Tree, now: Instant) {
         let Some(session) = tree.session(id) else { return };
-        self.until.insert(id, now + Duration::from_millis(session.timeout.unsigned_abs().into()));
+        let time = Duration::from_millis(session.timeout.unsigned_abs().into());
+        self.until.insert(id, (session.attachment, now + time));
     }
 
     /// Sessions whose time is over, each with its connection. A session that was never heard has
@@ -99,8 +100,13 @@ impl Heard {
         for (id, session) in tree.sessions() {
             let timeout = Duration::from_millis(session.timeout.unsigned_abs().into());
             let grace = if session.attachment == 0 { GRACE_FOR_IMPORTED } else { Duration::ZERO };
-            let until = *self.until.entry(id).or_insert(now + timeout + grace);
-            if until <= now && over.len() < ZK_EXPIRED_PER_COMMAND_MAX {
+            let whole = (session.attachment, now + timeout + grace);
+            let known = self.until.entry(id).or_insert(whole);
+            if known.0 != session.attachment {
+                // It has just come back on another connection.
+                *known = whole;
+            }
+            if known.1 <= now && over.len() < ZK_EXPIRED_PER_COMMAND_MAX {
                 over.push((id, session.attachment));
             }
         }
@@ -109,7 +115,7 @@ impl Heard {
 
     /// Time passed in which nobody could be heard: it does not count.
     fn excuse(&mut self, missed: Duration) {
-        for until in self.until.values_mut() {
+        for (_, until) in self.until.values_mut() {
             *until += missed;
         }
     }

@@ -27,7 +27,7 @@ use self::conn::{Conn, Item, Stage};
 use super::config::Config;
 use super::connection::Out;
 use super::reads::{self, Armed, Caller};
-use super::watches::{ConnId, Fired, Mode, Watches};
+use super::watches::{ConnId, Fired, Watches};
 use crate::clock::SharedClock;
 use crate::consensus::{Committed, Consensus, Consistency, Leadership, ProposeError, View};
 use crate::jute::op::{ErrorCode, Op, PERM_READ};
@@ -346,7 +346,10 @@ impl Hub {
                 };
                 // It may or may not be carried out: only the client can find out.
                 tracing::info!(clients = conns.len(), "clients are told to come again: {why}");
-                for id in conns {
+                let lost: BTreeSet<ConnId> = conns.into_iter().collect();
+                // What they asked later must not come to pass without what they asked before.
+                self.gathered.retain(|gathered| !lost.contains(&gathered.conn));
+                for id in lost {
                     self.close(id);
                 }
             }
@@ -455,7 +458,7 @@ impl Hub {
         if let Err(mpsc::error::TrySendError::Full(heard)) = self.around.heard.try_send(heard) {
             self.heard.extend(heard);
         }
-        let (watches, ..) = self.watches.counts();
+        let watches = self.watches.len();
         self.around.metrics.zk_watches.set(watches as i64);
     }
 
@@ -509,13 +512,6 @@ impl Hub {
         let (session, ids) = (conn.session, conn.ids.clone());
         let lot = conn.lot.clone();
         conn.items.push_front((Item::Later { xid, number, answer: None }, lot));
-        let mut armed = Armed::new();
-        // Watches count from this view on.
-        let caller = Caller { session, ids: &conn.ids };
-        reads::arm(self.view.state.zk(), caller, op, &body, &mut armed);
-        for (table, path) in armed {
-            self.watches.add(id, table, &path, Mode::Once);
-        }
         self.later.push(Box::pin(async move {
             let found = tokio::task::spawn_blocking(move || {
                 let caller = Caller { session, ids: &ids };

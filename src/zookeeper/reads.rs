@@ -10,7 +10,7 @@ use crate::jute::reply::{
 };
 use crate::jute::request::{MultiReadRequest, PathRequest, WatchRequest};
 use crate::jute::{Field, Id};
-use crate::limits::ZK_CHILDREN_AT_ONCE;
+use crate::limits::ZK_MULTI_READ_BYTES_MAX;
 use crate::state::znodes::{Asker, Tree, Znode};
 
 /// Who reads.
@@ -91,32 +91,14 @@ pub(super) fn answer(
             };
             WhoAmIReply { clients: caller.ids.iter().map(user).collect() }.to_bytes()
         }
-        Op::MultiRead => reader.multi(&MultiReadRequest::from_bytes(body)?).to_bytes(),
+        Op::MultiRead => reader.multi(&MultiReadRequest::from_bytes(body)?)?.to_bytes(),
         _ => return Err(ErrorCode::Unimplemented),
     })
 }
 
 /// Whether an answer is kept away from the loop that everybody waits for.
-pub(super) fn takes_long(tree: &Tree, op: Op, body: &[u8]) -> bool {
-    match op {
-        Op::GetAllChildrenNumber => true,
-        Op::GetChildren | Op::GetChildren2 => WatchRequest::from_bytes(body)
-            .ok()
-            .and_then(|request| tree.get(request.path))
-            .is_some_and(|node| node.children() > ZK_CHILDREN_AT_ONCE),
-        _ => false,
-    }
-}
-
-/// The watch that listing children sets, without listing them.
-pub(super) fn arm(tree: &Tree, caller: Caller<'_>, op: Op, body: &[u8], armed: &mut Armed) {
-    if matches!(op, Op::GetChildren | Op::GetChildren2)
-        && let Ok(request) = WatchRequest::from_bytes(body)
-        && request.watch
-        && (Reads { tree, caller }).node(request.path, PERM_READ).is_ok()
-    {
-        armed.push((Table::Child, request.path.to_owned()));
-    }
+pub(super) fn takes_long(op: Op) -> bool {
+    op == Op::GetAllChildrenNumber
 }
 
 struct Reads<'t> {
@@ -161,18 +143,32 @@ impl<'t> Reads<'t> {
         Ok((node, names.collect()))
     }
 
-    fn multi(&'t self, request: &'t MultiReadRequest<'t>) -> MultiReply<'t> {
-        let results = request.ops.iter().map(|(op, read)| {
+    /// Refused if the answer would be longer than a client may ask for at once.
+    fn multi(&'t self, request: &'t MultiReadRequest<'t>) -> Result<MultiReply<'t>, ErrorCode> {
+        let mut results = Vec::with_capacity(request.ops.len());
+        let mut bytes = 0;
+        for (op, read) in &request.ops {
             let result = match op {
-                Op::GetData => self.data(read, &mut Armed::new()).map(MultiResult::GetData),
+                Op::GetData => self.data(read, &mut Armed::new()).map(|reply| {
+                    bytes += reply.data.map_or(0, <[u8]>::len);
+                    MultiResult::GetData(reply)
+                }),
                 _ => {
-                    let children = self.children(read, &mut Armed::new());
-                    children.map(|(_, names)| MultiResult::GetChildren(NamesReply { names }))
+                    let children = self.tree.get(read.path).map_or(0, |node| node.children());
+                    bytes += 16 * children as usize;
+                    let names = match bytes > ZK_MULTI_READ_BYTES_MAX {
+                        true => Err(ErrorCode::BadArguments),
+                        false => self.children(read, &mut Armed::new()),
+                    };
+                    names.map(|(_, names)| MultiResult::GetChildren(NamesReply { names }))
                 }
             };
-            result.unwrap_or_else(|code| MultiResult::Error(code.number()))
-        });
-        MultiReply { results: results.collect() }
+            if bytes > ZK_MULTI_READ_BYTES_MAX {
+                return Err(ErrorCode::BadArguments);
+            }
+            results.push(result.unwrap_or_else(|code| MultiResult::Error(code.number())));
+        }
+        Ok(MultiReply { results })
     }
 }
 

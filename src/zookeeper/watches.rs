@@ -102,6 +102,8 @@ pub(super) struct Watches {
     child: BTreeMap<Arc<str>, BTreeMap<ConnId, u8>>,
     of_conn: BTreeMap<ConnId, BTreeSet<(Table, Arc<str>)>>,
     recursive: usize,
+    /// Bytes of each connection's paths.
+    bytes: BTreeMap<ConnId, usize>,
 }
 
 impl Watches {
@@ -120,7 +122,10 @@ impl Watches {
         let new = *modes & mode.bit() == 0;
         *modes |= mode.bit();
         self.recursive += usize::from(new && mode == Mode::Recursive);
-        self.of_conn.entry(conn).or_default().insert((table, path));
+        let length = path.len();
+        if self.of_conn.entry(conn).or_default().insert((table, path)) {
+            *self.bytes.entry(conn).or_default() += length;
+        }
     }
 
     /// Sets a watch that stays.
@@ -136,11 +141,20 @@ impl Watches {
         self.of_conn.get(&conn).map_or(0, BTreeSet::len)
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.of_conn.values().map(BTreeSet::len).sum()
+    }
+
+    /// Bytes of the paths that a connection watches, about.
+    pub(super) fn bytes_of(&self, conn: ConnId) -> usize {
+        self.bytes.get(&conn).copied().unwrap_or(0)
+    }
+
     /// How many there are, and on how many paths and connections.
     pub(super) fn counts(&self) -> (usize, usize, usize) {
-        let watches = self.of_conn.values().map(BTreeSet::len).sum();
         let paths: BTreeSet<&Arc<str>> = self.data.keys().chain(self.child.keys()).collect();
-        (watches, paths.len(), self.of_conn.len())
+        (self.len(), paths.len(), self.of_conn.len())
     }
 
     /// Paths that a connection watches.
@@ -188,7 +202,11 @@ impl Watches {
                 self.table(table).remove(path);
             }
             if let (Some(key), Some(of_conn)) = (key, self.of_conn.get_mut(&conn)) {
-                of_conn.remove(&(table, key));
+                if of_conn.remove(&(table, key))
+                    && let Some(bytes) = self.bytes.get_mut(&conn)
+                {
+                    *bytes -= path.len();
+                }
                 if of_conn.is_empty() {
                     self.of_conn.remove(&conn);
                 }
@@ -199,6 +217,7 @@ impl Watches {
 
     /// Takes all watches of a connection away.
     pub(super) fn forget(&mut self, conn: ConnId) {
+        self.bytes.remove(&conn);
         for (table, path) in self.of_conn.remove(&conn).unwrap_or_default() {
             self.clear(conn, table, &path, u8::MAX);
         }

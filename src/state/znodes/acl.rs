@@ -7,6 +7,7 @@ use imbl::OrdMap;
 
 use crate::jute::op::{ErrorCode, PERM_ADMIN};
 use crate::jute::{Acl, Id};
+use crate::limits::ZK_ACL_ENTRIES_MAX;
 
 /// Number of an access list within a tree.
 pub(super) type AclId = u32;
@@ -168,6 +169,12 @@ fn is_in(addr: IpAddr, net: IpAddr, bits: u32) -> bool {
 
 /// A list as it is kept: without repeats, and `auth` replaced by whom the asker has proven to be.
 pub(super) fn complete(acl: &[Acl], asker: Asker<'_>) -> Result<Arc<[Acl]>, ErrorCode> {
+    let proven = |id: &&Id| matches!(id.scheme.as_str(), "digest" | "x509" | "sasl");
+    let own = asker.ids.iter().filter(proven).count().max(1);
+    // What is kept is carried by every node that has it, and compared with every list there is.
+    if acl.len().saturating_mul(own) > ZK_ACL_ENTRIES_MAX {
+        return Err(ErrorCode::InvalidAcl);
+    }
     let mut whole: Vec<Acl> = Vec::with_capacity(acl.len());
     let mut add = |entry: Acl| {
         if !whole.contains(&entry) {
@@ -178,7 +185,6 @@ pub(super) fn complete(acl: &[Acl], asker: Asker<'_>) -> Result<Arc<[Acl]>, Erro
         match entry.id.scheme.as_str() {
             "world" if entry.id.id == "anyone" => add(entry.clone()),
             "auth" => {
-                let proven = |id: &&Id| matches!(id.scheme.as_str(), "digest" | "x509" | "sasl");
                 let mut none = true;
                 for id in asker.ids.iter().filter(proven) {
                     none = false;

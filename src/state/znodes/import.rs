@@ -634,7 +634,7 @@ impl Change<'_> {
             let old: Vec<Arc<str>> = live
                 .walk(at)
                 .map(|(path, _)| Arc::from(path))
-                .filter(|path: &Arc<str>| &**path != "/")
+                .filter(|path: &Arc<str>| &**path != "/" && !path::is_within(path, "/zookeeper"))
                 .collect();
             for path in old.iter().rev() {
                 live.remove(path, zxid);
@@ -655,18 +655,23 @@ impl Change<'_> {
         }
         live.make_above(at, zxid, self.stamp.at.0 as i64);
         for (path, node) in nodes {
-            let acl = live.acls.id_of(copy.acls.list(node.acl));
+            let acl = copy.acls.list(node.acl);
             match live.get(&path) {
                 Some(_) if existing == ZkExisting::Keep => {}
                 Some(old) => {
                     // Or numbers of sequential nodes would come again.
                     let made = old.stat.cversion.max(node.stat.cversion);
-                    let (version, aversion) = (old.stat.version + 1, old.stat.aversion + 1);
+                    let version = old.stat.version.wrapping_add(1);
+                    let aversion = old.stat.aversion.wrapping_add(1);
+                    let acl = live.acls.id_of(acl);
                     live.set_data(&path, node.data(), version, zxid, self.stamp.at.0 as i64);
                     live.set_acl(&path, acl, aversion);
                     live.change_stat(&path, |stat| stat.cversion = made);
                 }
-                None => live.insert(&path, Znode::new(node.data(), acl, node.stat)),
+                None => {
+                    let acl = live.acls.id_of(acl);
+                    live.insert(&path, Znode::new(node.data(), acl, node.stat));
+                }
             }
         }
         live.zxid = zxid;

@@ -64,7 +64,7 @@ impl Tree {
         let stats = stats_path(&top);
         let Some(node) = self.get(&stats) else { return };
         let had = read(node.data().unwrap_or_default());
-        let (count, bytes) = (had.count + count, had.bytes + bytes);
+        let (count, bytes) = (had.count.saturating_add(count), had.bytes.saturating_add(bytes));
         self.set_own_data(&stats, format!("count={count},bytes={bytes}").as_bytes());
     }
 
@@ -135,7 +135,9 @@ impl Tree {
             node.map(|node| read(node.data().unwrap_or_default()))
         };
         let (Some(limits), Some(stats)) = (figures(LIMITS), figures(STATS)) else { return Ok(()) };
-        let over = |limit: i64, now: i64, more: i64| more > 0 && limit > -1 && now + more > limit;
+        let over = |limit: i64, now: i64, more: i64| {
+            more > 0 && limit > -1 && now.saturating_add(more) > limit
+        };
         if over(limits.hard_count, stats.count, count)
             || over(limits.hard_bytes, stats.bytes, bytes)
         {

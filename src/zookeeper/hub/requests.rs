@@ -17,7 +17,9 @@ use crate::jute::request::{
     SetWatches2Request, SetWatchesRequest,
 };
 use crate::jute::{Field, Id, Reader};
-use crate::limits::ZK_WATCHES_PER_CONNECTION_MAX;
+use crate::limits::{
+    ZK_ID_BYTES_MAX, ZK_IDS_MAX, ZK_WATCHED_BYTES_PER_CONNECTION_MAX, ZK_WATCHES_PER_CONNECTION_MAX,
+};
 use crate::zookeeper::reads::{self, Armed, Caller};
 use crate::zookeeper::watches::{ConnId, Mode, Which};
 
@@ -262,6 +264,9 @@ impl Hub {
     fn auth(&mut self, id: ConnId, xid: i32, body: &[u8]) {
         let proven = AuthPacket::from_bytes(body).ok().and_then(|packet| {
             let auth = packet.auth.unwrap_or_default();
+            if auth.len() > ZK_ID_BYTES_MAX {
+                return None;
+            }
             match packet.scheme {
                 "digest" => {
                     let text = std::str::from_utf8(auth).ok()?;
@@ -276,7 +281,8 @@ impl Hub {
         });
         let superuser = self.around.config.super_digest.clone();
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let Some(proven) = proven else {
+        let crowded = conn.ids.len() >= ZK_IDS_MAX;
+        let Some(proven) = proven.filter(|_| !crowded) else {
             conn.reply(xid, 0, ErrorCode::AuthFailed, &[]);
             conn.items.clear();
             conn.stage = Stage::Closing;
@@ -299,7 +305,7 @@ impl Hub {
             Op::SetWatches | Op::SetWatches2 => self.set_watches(id, op, body),
             Op::AddWatch => self.add_watch(id, body),
             Op::CheckWatches | Op::RemoveWatches => self.remove_watches(id, op, body),
-            _ if reads::takes_long(tree, op, body) => {
+            _ if reads::takes_long(op) => {
                 self.read_elsewhere(id, xid, op, body);
                 return;
             }
@@ -314,7 +320,8 @@ impl Hub {
                 answer
             }
         };
-        let crowded = self.watches.count_of(id) > ZK_WATCHES_PER_CONNECTION_MAX;
+        let crowded = self.watches.count_of(id) > ZK_WATCHES_PER_CONNECTION_MAX
+            || self.watches.bytes_of(id) > ZK_WATCHED_BYTES_PER_CONNECTION_MAX;
         let Some(conn) = self.conns.get_mut(&id) else { return };
         match answer {
             Ok(body) => conn.reply(xid, tree.zxid(), ErrorCode::Ok, &body),
@@ -323,7 +330,8 @@ impl Hub {
         if crowded {
             tracing::warn!(
                 peer = %conn.peer,
-                "closed: the client has more than {ZK_WATCHES_PER_CONNECTION_MAX} watches"
+                "closed: the client has more than {ZK_WATCHES_PER_CONNECTION_MAX} watches, or \
+                 their paths have more than {ZK_WATCHED_BYTES_PER_CONNECTION_MAX} bytes"
             );
             self.close(id);
         }
