@@ -425,6 +425,8 @@ impl Change<'_> {
                 Following => {}
                 _ => return wrong_phase(),
             },
+            // The answer to a comparison may come late: clients may be here already.
+            ZkImportStep::Compared { .. } if phase != Following => return wrong_phase(),
             ZkImportStep::Compared { zxid, difference: None } => {
                 import.status.compared_at = Some(*zxid);
                 if import.status.compare_since.is_some_and(|since| since <= *zxid) {
@@ -532,18 +534,35 @@ impl Change<'_> {
         let goes_on = known.is_some_and(|known| {
             known.status.source == source && known.status.live == live && known.is_open()
         });
-        if goes_on && !again {
+        let rolled_back = |import: &ZkImport| import.status.phase == ZkImportPhase::RolledBack;
+        if known.is_some_and(|known| rolled_back(known)) {
+            let message = format!(
+                "{name} was rolled back, and what its clients wrote here is kept with it: see that \
+                 the ensemble has it, then abort {name}, or choose another name"
+            );
+            return Err(refuse(RejectedCode::Conflict, message));
+        }
+        if let Some(stopped) = known.filter(|known| known.status.phase == ZkImportPhase::Stopped)
+            && !again
+        {
+            let message = format!(
+                "{name} has stopped: {}. Start it again with --again, which copies anew, or abort it",
+                stopped.status.reason
+            );
+            return Err(refuse(RejectedCode::Conflict, message));
+        }
+        if goes_on && !again && known.is_some_and(|k| k.status.phase != ZkImportPhase::CutOver) {
             return Ok(Reply::Done);
+        }
+        if known.is_some_and(|known| known.status.phase == ZkImportPhase::CutOver) {
+            let message = format!("clients use the import {name} already; finish it first");
+            return Err(refuse(RejectedCode::Conflict, message));
         }
         if known.is_some_and(|known| known.is_open() && !again) {
             let message = format!(
                 "the import {name} is under way from another source; abort it first, or choose \
                  another name"
             );
-            return Err(refuse(RejectedCode::Conflict, message));
-        }
-        if known.is_some_and(|known| known.status.phase == ZkImportPhase::CutOver) {
-            let message = format!("clients use the import {name} already; finish it first");
             return Err(refuse(RejectedCode::Conflict, message));
         }
         let other = |(other, import): (&String, &Arc<ZkImport>)| {
@@ -557,7 +576,8 @@ impl Change<'_> {
             self.zk_must_be_new()?;
         }
         if known.is_none() && self.state.zk_imports.len() >= ZK_IMPORTS_MAX {
-            let ended = self.state.zk_imports.iter().filter(|(_, import)| !import.is_open());
+            let ended = self.state.zk_imports.iter();
+            let ended = ended.filter(|(_, import)| !import.is_open() && !rolled_back(import));
             let oldest = ended.min_by_key(|(_, import)| import.status.started_at);
             let Some(oldest) = oldest.map(|(name, _)| name.clone()) else {
                 let message = format!("{ZK_IMPORTS_MAX} imports are under way; abort one first");
@@ -657,7 +677,11 @@ impl Change<'_> {
         for (path, node) in nodes {
             let acl = copy.acls.list(node.acl);
             match live.get(&path) {
-                Some(_) if existing == ZkExisting::Keep => {}
+                Some(old) if existing == ZkExisting::Keep => {
+                    // Or numbers of sequential nodes would come again.
+                    let made = old.stat.cversion.max(node.stat.cversion);
+                    live.change_stat(&path, |stat| stat.cversion = made);
+                }
                 Some(old) => {
                     // Or numbers of sequential nodes would come again.
                     let made = old.stat.cversion.max(node.stat.cversion);
