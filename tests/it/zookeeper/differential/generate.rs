@@ -99,7 +99,7 @@ impl Generator {
             let session = self.sessions;
             self.sessions += 1;
             self.alive.push(session);
-            let timeout = *self.pick(&[30_000, 30_000, 40_000, 15_000, 1_000_000]);
+            let timeout = *self.pick(&[30_000, 30_000, 40_000, 35_000, 1_000_000]);
             let old_client = self.chance(10);
             return Step::Connect { session, hello: Hello::New, timeout, old_client };
         }

@@ -27,8 +27,8 @@ use crate::support::zookeeper::{CLIENT_PORT, Options, ZooKeeper};
 use crate::support::{Cluster, LoopbackAddress};
 
 /// Steps of each seed in a usual run.
-const STEPS: usize = 1500;
-const SEEDS: u64 = 3;
+const STEPS: usize = 500;
+const SEEDS: u64 = 4;
 
 /// The super user's password is `test`.
 const SUPER: &str = "super:D/InIHSb7yEEbrWz8b9l71RjZJU=";
