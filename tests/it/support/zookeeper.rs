@@ -1,6 +1,5 @@
 //! Real ZooKeeper servers, from Debian's package: a standalone one or an ensemble, each server on a
 //! loopback address of its own, so that the standard ports are free. `scripts/test` installs it.
-#![allow(dead_code, reason = "not every way to treat a server is in use")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -213,20 +212,6 @@ impl ZooKeeper {
         if let Some(mut process) = self.servers[index].process.take() {
             process.signal(Signal::TERM);
             process.wait(SHORT);
-        }
-    }
-
-    /// SIGSTOP.
-    pub fn freeze(&self, index: usize) {
-        if let Some(process) = &self.servers[index].process {
-            process.signal(Signal::STOP);
-        }
-    }
-
-    /// SIGCONT.
-    pub fn thaw(&self, index: usize) {
-        if let Some(process) = &self.servers[index].process {
-            process.signal(Signal::CONT);
         }
     }
 
