@@ -61,7 +61,10 @@ pub(super) async fn run(args: CutOverArgs, context: &Context) -> Outcome {
     let cut_over = tokio::select! {
         outcome = cut_over(args, context) => outcome,
         _ = tokio::signal::ctrl_c() => {
-            note(&format!("interrupted; {name} follows on. Open the client ports again if they are closed"));
+            note(&format!(
+                "interrupted. Before you open any client port of the ensemble again, see that \
+                 orch zk migrate status {name} does not say: cut over"
+            ));
             return Ok(Exit::INTERRUPTED);
         }
     };
@@ -192,11 +195,17 @@ fn going(row: ZkImportRow) -> Result<ZkImportRow, Failure> {
     Err(Failure::new(Exit::REFUSED, why))
 }
 
-/// Those that somebody still listens on.
+/// Those that are not closed: only a refusal, or silence as behind a firewall, says that one is. A name
+/// that is not found or a host without a route says nothing.
 async fn open_ports(servers: &[String]) -> Vec<String> {
     let tries = servers.iter().map(|server| async move {
         let connect = tokio::time::timeout(PORT_WAIT, TcpStream::connect(server));
-        matches!(connect.await, Ok(Ok(_))).then(|| server.clone())
+        let closed = match connect.await {
+            Ok(Ok(_)) => false,
+            Ok(Err(error)) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+            Err(_) => true,
+        };
+        (!closed).then(|| server.clone())
     });
     futures::future::join_all(tries).await.into_iter().flatten().collect()
 }
