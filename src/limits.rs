@@ -178,6 +178,11 @@ pub const ZK_WATCHES_PER_CONNECTION_MAX: usize = 250_000;
 pub const ZK_BATCH_REQUESTS_MAX: usize = 2048;
 /// Bytes of requests of clients in one command, unless one alone has more.
 pub const ZK_BATCH_BYTES: usize = 768 << 10;
+/// Bytes of a node's data up to which a read of it may travel through the log with the writes
+/// that it stands between.
+pub const ZK_PASSING_READ_BYTES: usize = 16 << 10;
+/// Bytes of answers to such reads in one batch; who asks for more has to ask again.
+pub const ZK_PASSING_READS_BYTES_MAX: usize = 16 << 20;
 /// Sessions that one server tells the leader of at once.
 pub const ZK_TOUCHED_MAX: usize = 50_000;
 /// Sessions that one command ends.

@@ -2,9 +2,9 @@
 //! changes passes here in one order, and that is the order that clients see.
 //!
 //! Reads are answered from the newest view of the tree; writes go through the log, many at a time
-//! and one lot after another, so that each session's stay in order; one that comes behind a read
-//! waits until that is answered. When a new view comes, its
-//! changes are told to whoever watches before anything is answered from it.
+//! and one lot after another, so that each session's stay in order. A small read between two writes
+//! that are on their way goes with them; a write behind another waits until that is answered. When
+//! a new view comes, its changes are told to whoever watches before anything is answered from it.
 
 mod conn;
 mod requests;
@@ -364,13 +364,7 @@ impl Hub {
                 self.connected(*id, &answer);
                 continue;
             }
-            let first = conn
-                .items
-                .iter_mut()
-                .find(|(item, _)| matches!(item, Item::Write { reply: None, .. }));
-            if let Some((Item::Write { reply, .. }, _)) = first {
-                *reply = Some(answer);
-            }
+            conn.replies.push_back(answer);
             self.touched.insert(*id);
         }
     }
@@ -412,15 +406,9 @@ impl Hub {
         }
         self.around.metrics.zk_batch_requests.observe(conns.len() as f64);
         let consensus = self.around.consensus.clone();
-        // On a task of its own: encoding must not hold up the loop.
-        let proposed = tokio::spawn(async move {
-            consensus.propose(Request::from(Command::Zk(Box::new(batch)))).await
-        });
         self.in_flight = Some(Box::pin(async move {
-            let outcome = proposed.await.unwrap_or_else(|error| {
-                Err(ProposeError::Unknown(format!("the server's task failed: {error}")))
-            });
-            (conns, outcome)
+            let request = Request::from(Command::Zk(Box::new(batch)));
+            (conns, consensus.propose(request).await)
         }));
     }
 
@@ -565,7 +553,11 @@ impl Hub {
         for id in touched {
             self.advance_one(id);
             let Some(conn) = self.conns.get_mut(&id) else { continue };
-            for (op, body, caller) in conn.release() {
+            if conn.held_writes == 0 {
+                continue;
+            }
+            let tree = self.view.state.zk();
+            for (op, body, caller) in conn.release(|op, body| tree.may_pass(op, body)) {
                 self.gather_write(id, op, &body, caller);
             }
         }
@@ -584,11 +576,7 @@ impl Hub {
             if conn.is_full() {
                 return;
             }
-            let waits = match conn.items.front() {
-                None => return,
-                Some((item, _)) => item.waits(),
-            };
-            if waits {
+            if conn.waits() {
                 return;
             }
             let Some((item, lot)) = conn.items.pop_front() else { return };
@@ -597,7 +585,16 @@ impl Hub {
             let zxid = self.view.state.zk().zxid();
             match item {
                 Item::Read { xid, op, body } => self.read(id, xid, op, &body),
-                Item::Write { xid, op, reply: Some(reply) } => {
+                Item::Logged { xid, op } => {
+                    let Some(reply) = conn.replies.pop_front() else { return };
+                    if reply.err == ErrorCode::ConnectionLoss.number() {
+                        tracing::info!(
+                            peer = %conn.peer,
+                            "closed: the client asks for too much at once between its writes"
+                        );
+                        self.close(id);
+                        return;
+                    }
                     conn.reply_number(xid, reply.zxid, reply.err, &reply.body);
                     self.written(id, op, reply.err);
                 }
@@ -606,7 +603,7 @@ impl Hub {
                     Err(code) => conn.reply(xid, zxid, code, &[]),
                 },
                 Item::Known { xid, err, body } => conn.reply(xid, zxid, err, &body),
-                Item::Held { .. } | Item::Write { .. } | Item::Later { .. } => {}
+                Item::Held { .. } | Item::Later { .. } => {}
             }
         }
     }

@@ -10,6 +10,7 @@ mod key;
 mod node;
 mod ops;
 mod quota;
+mod reads;
 mod reconfig;
 mod replay;
 mod requests;

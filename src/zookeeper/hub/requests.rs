@@ -244,7 +244,7 @@ impl Hub {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let caller = conn.caller.clone();
         if conn.may_write() {
-            conn.push(Item::Write { xid, op, reply: None });
+            conn.push(Item::Logged { xid, op });
             self.gather_write(id, op, &body, caller);
         } else {
             conn.held_writes += 1;
