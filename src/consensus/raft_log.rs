@@ -26,6 +26,8 @@ pub struct RaftLog {
 struct Tail {
     vote: Option<Vote>,
     committed: Option<LogId>,
+    /// What the disk was told of that.
+    committed_told: Option<LogId>,
     last_purged: Option<LogId>,
     entries: VecDeque<Entry>,
     bytes: u64,
@@ -71,6 +73,7 @@ impl RaftLog {
         let tail = Tail {
             vote: loaded.vote,
             committed: loaded.committed,
+            committed_told: loaded.committed,
             last_purged: loaded.last_purged,
             entries: loaded.entries.into(),
             bytes,
@@ -88,6 +91,20 @@ impl RaftLog {
 
     async fn queue(&self, op: LogOp, done: Done) -> io::Result<()> {
         self.jobs.send(LogJob { op, done }).await.map_err(|_| closed())
+    }
+
+    /// Tells the disk how far the log is committed, if it does not know: a hint, which waits for
+    /// something that has to be written anyway.
+    async fn tell_committed(&self) -> io::Result<()> {
+        let news = self.change(|tail| {
+            let news = tail.committed.filter(|_| tail.committed != tail.committed_told);
+            tail.committed_told = tail.committed;
+            news
+        });
+        match news {
+            Some(committed) => self.queue(LogOp::Committed(committed), Done::Unasked).await,
+            None => Ok(()),
+        }
     }
 
     async fn carry_out(&self, op: LogOp) -> io::Result<()> {
@@ -145,6 +162,7 @@ impl RaftLog {
     /// # Errors
     /// If it could not be made durable.
     pub async fn close(&self) -> io::Result<()> {
+        self.tell_committed().await?;
         self.carry_out(LogOp::Close).await
     }
 }
@@ -214,10 +232,7 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
-        let Some(committed) = committed else { return Ok(()) };
-        self.change(|tail| tail.committed = Some(committed));
-        // Only a hint: if the queue is full, a later one will do.
-        let _ = self.jobs.try_send(LogJob { op: LogOp::Committed(committed), done: Done::Unasked });
+        self.change(|tail| tail.committed = committed.or(tail.committed));
         Ok(())
     }
 
@@ -245,6 +260,7 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
                 tail.entries.push_back(entry.clone());
             }
         });
+        self.tell_committed().await?;
         self.queue(LogOp::Append(entries), Done::Flushed(callback)).await
     }
 

@@ -235,21 +235,38 @@ impl Writer {
             put_frame(frame, &mut records, &mut frames);
         }
         if !frames.is_empty() {
-            self.log.apply_batch(records).map_err(to_io)?;
+            self.insert(records)?;
             self.frames.extend(frames);
         }
         Ok(())
     }
 
+    /// All of them, or none. A batch of sled's is written and waited for in three pieces; one
+    /// record is whole by itself, goes to the disk with whatever else is to go, and is what nearly
+    /// every group has.
+    fn insert(&self, mut records: Vec<Record>) -> io::Result<()> {
+        if records.len() == 1
+            && let Some((key, bytes)) = records.pop()
+        {
+            self.log.insert(key, bytes).map_err(to_io)?;
+            return Ok(());
+        }
+        let mut batch = sled::Batch::default();
+        for (key, bytes) in records {
+            batch.insert(&key, bytes);
+        }
+        self.log.apply_batch(batch).map_err(to_io)
+    }
+
     fn truncate_from(&mut self, index: u64) -> io::Result<()> {
-        let mut records = sled::Batch::default();
-        let mut frames = Vec::new();
+        let mut batch = sled::Batch::default();
+        let (mut records, mut frames) = (Vec::new(), Vec::new());
         let gone = self.frames.split_off(&index);
         let cut = self.frames.last_key_value().filter(|(_, info)| info.last >= index);
         let cut = cut.map(|(first, info)| (*first, *info));
         for (first, info) in gone.into_iter().chain(cut) {
             for part in 0..info.parts {
-                records.remove(&key(first, part));
+                batch.remove(&key(first, part));
             }
         }
         if let Some((first, info)) = cut {
@@ -260,7 +277,10 @@ impl Writer {
             }
             put_frame(frame, &mut records, &mut frames);
         }
-        self.log.apply_batch(records).map_err(to_io)?;
+        for (key, bytes) in records {
+            batch.insert(&key, bytes);
+        }
+        self.log.apply_batch(batch).map_err(to_io)?;
         self.frames.extend(frames);
         Ok(())
     }
@@ -300,10 +320,13 @@ impl Writer {
     }
 }
 
+/// Key and bytes of a part of a frame.
+type Record = ([u8; 10], sled::IVec);
+
 /// Frames on their way into sled.
 #[derive(Default)]
 struct FrameBatch {
-    records: sled::Batch,
+    records: Vec<Record>,
     open: Option<FrameWriter>,
     frames: Vec<(u64, FrameInfo)>,
 }
@@ -329,12 +352,12 @@ impl FrameBatch {
     }
 }
 
-fn put_frame(frame: FrameWriter, records: &mut sled::Batch, frames: &mut Vec<(u64, FrameInfo)>) {
+fn put_frame(frame: FrameWriter, records: &mut Vec<Record>, frames: &mut Vec<(u64, FrameInfo)>) {
     let (first, next) = (frame.first(), frame.next());
     let bytes = frame.finish();
     let mut parts = 0;
     for part in bytes.chunks(PART_BYTES) {
-        records.insert(&key(first, parts), part);
+        records.push((key(first, parts), part.into()));
         parts += 1;
     }
     frames.push((first, FrameInfo { last: next - 1, parts }));
