@@ -174,6 +174,10 @@ pub const ZK_EVENTS_MAX: usize = 4096;
 pub const ZK_CONNECTIONS_MAX: usize = 20_000;
 /// Watches of one connection.
 pub const ZK_WATCHES_PER_CONNECTION_MAX: usize = 250_000;
+/// Lots of requests of one server's clients that are on their way through the log at once.
+pub const ZK_LOTS_IN_FLIGHT: usize = 2;
+/// Requests that go in one lot rather than in two.
+pub const ZK_LOT_REQUESTS_MIN: usize = 32;
 /// Requests of clients in one command.
 pub const ZK_BATCH_REQUESTS_MAX: usize = 2048;
 /// Bytes of requests of clients in one command, unless one alone has more.

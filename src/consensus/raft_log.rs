@@ -93,18 +93,14 @@ impl RaftLog {
         self.jobs.send(LogJob { op, done }).await.map_err(|_| closed())
     }
 
-    /// Tells the disk how far the log is committed, if it does not know: a hint, which waits for
+    /// How far the log is committed, if the disk was not told yet: a hint, which waits for
     /// something that has to be written anyway.
-    async fn tell_committed(&self) -> io::Result<()> {
-        let news = self.change(|tail| {
+    fn news_of_committed(&self) -> Option<LogId> {
+        self.change(|tail| {
             let news = tail.committed.filter(|_| tail.committed != tail.committed_told);
             tail.committed_told = tail.committed;
             news
-        });
-        match news {
-            Some(committed) => self.queue(LogOp::Committed(committed), Done::Unasked).await,
-            None => Ok(()),
-        }
+        })
     }
 
     async fn carry_out(&self, op: LogOp) -> io::Result<()> {
@@ -162,7 +158,9 @@ impl RaftLog {
     /// # Errors
     /// If it could not be made durable.
     pub async fn close(&self) -> io::Result<()> {
-        self.tell_committed().await?;
+        if let Some(committed) = self.news_of_committed() {
+            self.queue(LogOp::Committed(committed), Done::Unasked).await?;
+        }
         self.carry_out(LogOp::Close).await
     }
 }
@@ -260,8 +258,8 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
                 tail.entries.push_back(entry.clone());
             }
         });
-        self.tell_committed().await?;
-        self.queue(LogOp::Append(entries), Done::Flushed(callback)).await
+        let committed = self.news_of_committed();
+        self.queue(LogOp::Append { entries, committed }, Done::Flushed(callback)).await
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {

@@ -2,7 +2,8 @@
 //! changes passes here in one order, and that is the order that clients see.
 //!
 //! Reads are answered from the newest view of the tree; writes go through the log, many at a time
-//! and one lot after another, so that each session's stay in order. A small read between two writes
+//! in a few lots at once. No client is in two of them, so that each session's stay in order. A small
+//! read between two writes
 //! that are on their way goes with them; a write behind another waits until that is answered. When
 //! a new view comes, its changes are told to whoever watches before anything is answered from it.
 
@@ -33,7 +34,10 @@ use crate::consensus::{Committed, Consensus, Consistency, Leadership, ProposeErr
 use crate::jute::op::{ErrorCode, Op, PERM_READ};
 use crate::jute::reply::ConnectReply;
 use crate::jute::{Field, Id};
-use crate::limits::{ZK_BATCH_BYTES, ZK_BATCH_REQUESTS_MAX, ZK_OUT_BYTES_HIGH};
+use crate::limits::{
+    ZK_BATCH_BYTES, ZK_BATCH_REQUESTS_MAX, ZK_LOT_REQUESTS_MIN, ZK_LOTS_IN_FLIGHT,
+    ZK_OUT_BYTES_HIGH,
+};
 use crate::observe::metrics::Metrics;
 use crate::state::znodes::{Asker, Tree, ZkBatch, ZkCaller, ZkReply, ZkRequest, ZnodeChange};
 use crate::state::{Command, Reply, Request};
@@ -100,7 +104,10 @@ pub(super) struct Hub {
     /// Connections with something to flush, or to advance.
     touched: BTreeSet<ConnId>,
     gathered: VecDeque<Gathered>,
-    in_flight: Option<BoxFuture<'static, Outcome>>,
+    /// Lots on their way through the log.
+    in_flight: FuturesUnordered<BoxFuture<'static, Outcome>>,
+    /// Whose requests are in them.
+    on_their_way: BTreeSet<ConnId>,
     /// Answers that this server's view does not show yet.
     waiting: VecDeque<(u64, Vec<ConnId>, Vec<ZkReply>)>,
     later: FuturesUnordered<BoxFuture<'static, Later>>,
@@ -152,7 +159,8 @@ impl Hub {
             watches: Watches::default(),
             touched: BTreeSet::new(),
             gathered: VecDeque::new(),
-            in_flight: None,
+            in_flight: FuturesUnordered::new(),
+            on_their_way: BTreeSet::new(),
             waiting: VecDeque::new(),
             later: FuturesUnordered::new(),
             next_later: 0,
@@ -186,10 +194,7 @@ impl Hub {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                outcome = next_outcome(&mut self.in_flight) => {
-                    self.in_flight = None;
-                    self.take_outcome(outcome);
-                }
+                Some(outcome) = self.in_flight.next() => self.take_outcome(outcome),
                 changed = views.changed() => {
                     if changed.is_err() {
                         break;
@@ -320,6 +325,9 @@ impl Hub {
 
     /// What became of a lot that was proposed.
     fn take_outcome(&mut self, (conns, outcome): Outcome) {
+        for id in &conns {
+            self.on_their_way.remove(id);
+        }
         match outcome {
             Ok(Committed { reply: Reply::Zk(replies), index }) if replies.len() == conns.len() => {
                 self.waiting.push_back((index, conns, replies));
@@ -369,47 +377,73 @@ impl Hub {
         }
     }
 
-    /// Starts the next lot, if none is on its way.
+    /// Sends lots on their way: while one is written, the next is made ready and the last applied.
     fn launch(&mut self) {
-        if self.in_flight.is_some() || self.gathered.is_empty() {
-            return;
+        while !self.gathered.is_empty() && self.in_flight.len() < ZK_LOTS_IN_FLIGHT {
+            let free = ZK_LOTS_IN_FLIGHT - self.in_flight.len();
+            let share = self.gathered.len().div_ceil(free).max(ZK_LOT_REQUESTS_MIN);
+            if !self.launch_one(share) {
+                return;
+            }
         }
+    }
+
+    /// Sends about `share` requests on their way; whether there are any that may go.
+    fn launch_one(&mut self, share: usize) -> bool {
         let mut batch =
             ZkBatch { enforce_quota: self.around.config.enforce_quota, ..ZkBatch::default() };
         let mut callers: BTreeMap<ConnId, (Arc<ZkCaller>, u32)> = BTreeMap::new();
+        // Whose requests must wait from here on, since an earlier one of theirs does.
+        let mut behind: BTreeSet<ConnId> = BTreeSet::new();
+        let mut members: BTreeSet<ConnId> = BTreeSet::new();
         let mut conns = Vec::new();
+        let mut left = VecDeque::new();
         let mut bytes = 0;
-        while let Some(next) = self.gathered.front() {
+        while let Some(mut next) = self.gathered.pop_front() {
+            let id = next.conn;
             let full = conns.len() >= ZK_BATCH_REQUESTS_MAX || bytes + next.bytes > ZK_BATCH_BYTES;
             if full && !conns.is_empty() {
+                self.gathered.push_front(next);
                 break;
             }
-            let Some(Gathered { conn, caller, mut request, bytes: size }) =
-                self.gathered.pop_front()
-            else {
-                break;
-            };
-            if let (ZkRequest::Op { caller: place, .. }, Some(caller)) = (&mut request, caller) {
-                *place = match callers.get(&conn) {
+            // Who has begun goes whole: the next lot is for others.
+            let enough = conns.len() >= share && !members.contains(&id);
+            if enough || behind.contains(&id) || self.on_their_way.contains(&id) {
+                behind.insert(id);
+                left.push_back(next);
+                continue;
+            }
+            if let (ZkRequest::Op { caller: place, .. }, Some(caller)) =
+                (&mut next.request, next.caller)
+            {
+                *place = match callers.get(&id) {
                     Some((known, place)) if Arc::ptr_eq(known, &caller) => *place,
                     _ => {
                         let place = batch.callers.len() as u32;
                         batch.callers.push(ZkCaller::clone(&caller));
-                        callers.insert(conn, (caller, place));
+                        callers.insert(id, (caller, place));
                         place
                     }
                 };
             }
-            bytes += size;
-            conns.push(conn);
-            batch.requests.push(request);
+            bytes += next.bytes;
+            members.insert(id);
+            conns.push(id);
+            batch.requests.push(next.request);
         }
+        left.append(&mut self.gathered);
+        self.gathered = left;
+        if conns.is_empty() {
+            return false;
+        }
+        self.on_their_way.append(&mut members);
         self.around.metrics.zk_batch_requests.observe(conns.len() as f64);
         let consensus = self.around.consensus.clone();
-        self.in_flight = Some(Box::pin(async move {
+        self.in_flight.push(Box::pin(async move {
             let request = Request::from(Command::Zk(Box::new(batch)));
             (conns, consensus.propose(request).await)
         }));
+        true
     }
 
     /// Hands what was said to the sockets; who does not take it is let go.
@@ -647,12 +681,5 @@ impl Hub {
             self.close(before);
         }
         self.take_held(id);
-    }
-}
-
-async fn next_outcome(in_flight: &mut Option<BoxFuture<'static, Outcome>>) -> Outcome {
-    match in_flight {
-        Some(outcome) => outcome.await,
-        None => std::future::pending().await,
     }
 }

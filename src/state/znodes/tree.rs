@@ -243,7 +243,8 @@ impl Tree {
     pub fn changes_since(&self, seen: u64) -> Option<impl Iterator<Item = &ZnodeChange>> {
         let missed = usize::try_from(self.change_count.checked_sub(seen)?).ok()?;
         let skipped = self.changes.len().checked_sub(missed)?;
-        Some(self.changes.iter().skip(skipped))
+        // `skip` would walk over all that are kept.
+        Some(self.changes.focus().narrow(skipped..).into_iter())
     }
 
     /// Takes the place of `before`: a new epoch begins, as after an election, and who follows its
