@@ -19,18 +19,18 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use self::conn::{Conn, Item, Stage};
 use super::config::Config;
-use super::connection::Out;
+use super::connection::{Out, Room};
 use super::reads::{self, Armed, Caller};
-use super::watches::{ConnId, Fired, Watches};
+use super::watches::{ConnId, EventKind, Fired, Watches};
 use crate::clock::SharedClock;
 use crate::consensus::{Committed, Consensus, Consistency, Leadership, ProposeError, View};
-use crate::jute::op::{ErrorCode, Op, PERM_READ};
+use crate::jute::op::{ErrorCode, Op};
 use crate::jute::reply::ConnectReply;
 use crate::jute::{Field, Id};
 use crate::limits::{ZK_BATCH_BYTES, ZK_BATCH_REQUESTS_MAX, ZK_OUT_BYTES_HIGH};
@@ -51,7 +51,7 @@ pub(super) enum HubEvent {
         permits: Arc<Semaphore>,
     },
     /// It asks.
-    Frames { id: ConnId, frames: Vec<Bytes>, room: OwnedSemaphorePermit },
+    Frames { id: ConnId, frames: Vec<Bytes>, room: Room },
     /// It has taken enough of what it was told that more may follow.
     Room { id: ConnId },
     /// It is gone.
@@ -271,12 +271,12 @@ impl Hub {
         if newest.applied_index == self.view.applied_index {
             return;
         }
-        let before = std::mem::replace(&mut self.view, newest);
+        self.view = newest;
         let tree = self.view.state.clone();
         match tree.zk().changes_since(self.seen) {
             Some(changes) => {
                 for change in changes {
-                    self.tell(change, before.state.zk());
+                    self.tell(change);
                 }
             }
             // Another tree, or too far behind: clients come again and say what they know.
@@ -298,18 +298,14 @@ impl Hub {
         self.touched.extend(self.conns.values().filter(|conn| waits(conn)).map(|conn| conn.id));
     }
 
-    fn tell(&mut self, change: &ZnodeChange, before: &Tree) {
+    fn tell(&mut self, change: &ZnodeChange) {
         let mut fired = Vec::new();
         self.watches.fire(&change.path, change.kind, &mut fired);
         for Fired { kind, path, to } in fired {
-            // A node that is gone is judged by what it was, with the access lists there were then.
-            let view = self.view.state.clone();
-            let tree = if view.zk().get(&path).is_some() { view.zk() } else { before };
-            let node = tree.get(&path);
             for id in to {
                 let Some(conn) = self.conns.get_mut(&id) else { continue };
                 let asker = Asker { ids: &conn.ids, superuser: false };
-                if node.is_some_and(|node| !tree.allows(node, PERM_READ, asker)) {
+                if !change.is_for(kind == EventKind::Children, asker) {
                     continue;
                 }
                 conn.event(kind as i32, change.zxid, &path);
@@ -386,13 +382,16 @@ impl Hub {
         let mut conns = Vec::new();
         let mut bytes = 0;
         while let Some(next) = self.gathered.front() {
-            let full = conns.len() >= ZK_BATCH_REQUESTS_MAX || bytes + next.bytes > ZK_BATCH_BYTES;
+            let is_known = |caller: &&Arc<ZkCaller>| {
+                callers.get(&next.conn).is_some_and(|(known, _)| Arc::ptr_eq(known, *caller))
+            };
+            let new_caller = next.caller.as_ref().filter(|caller| !is_known(caller));
+            let more = next.bytes + new_caller.map_or(0, |caller| caller.bytes());
+            let full = conns.len() >= ZK_BATCH_REQUESTS_MAX || bytes + more > ZK_BATCH_BYTES;
             if full && !conns.is_empty() {
                 break;
             }
-            let Some(Gathered { conn, caller, mut request, bytes: size }) =
-                self.gathered.pop_front()
-            else {
+            let Some(Gathered { conn, caller, mut request, .. }) = self.gathered.pop_front() else {
                 break;
             };
             if let (ZkRequest::Op { caller: place, .. }, Some(caller)) = (&mut request, caller) {
@@ -406,7 +405,7 @@ impl Hub {
                     }
                 };
             }
-            bytes += size;
+            bytes += more;
             conns.push(conn);
             batch.requests.push(request);
         }
@@ -554,6 +553,7 @@ impl Hub {
         let bytes = 64
             + match &request {
                 ZkRequest::Op { body, .. } => body.len(),
+                ZkRequest::Attach { password, .. } => password.len(),
                 _ => 0,
             };
         self.gathered.push_back(Gathered { conn, caller, request, bytes });
