@@ -8,6 +8,7 @@
 //! a new view comes, its changes are told to whoever watches before anything is answered from it.
 
 mod conn;
+mod lots;
 mod requests;
 mod words;
 
@@ -20,27 +21,24 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use self::conn::{Conn, Item, Stage};
 use super::config::Config;
-use super::connection::Out;
+use super::connection::{Out, Room};
 use super::reads::{self, Armed, Caller};
-use super::watches::{ConnId, Fired, Watches};
+use super::watches::{ConnId, EventKind, Fired, Watches};
 use crate::clock::SharedClock;
 use crate::consensus::{Committed, Consensus, Consistency, Leadership, ProposeError, View};
-use crate::jute::op::{ErrorCode, Op, PERM_READ};
+use crate::jute::op::{ErrorCode, Op};
 use crate::jute::reply::ConnectReply;
 use crate::jute::{Field, Id};
-use crate::limits::{
-    ZK_BATCH_BYTES, ZK_BATCH_REQUESTS_MAX, ZK_LOT_REQUESTS_MIN, ZK_LOTS_IN_FLIGHT,
-    ZK_OUT_BYTES_HIGH,
-};
+use crate::limits::ZK_OUT_BYTES_HIGH;
 use crate::observe::metrics::Metrics;
-use crate::state::znodes::{Asker, Tree, ZkBatch, ZkCaller, ZkReply, ZkRequest, ZnodeChange};
-use crate::state::{Command, Reply, Request};
+use crate::state::Reply;
+use crate::state::znodes::{Asker, Tree, ZkCaller, ZkReply, ZkRequest, ZnodeChange};
 
 /// What reaches the hub from connections.
 #[derive(Debug)]
@@ -55,7 +53,7 @@ pub(super) enum HubEvent {
         permits: Arc<Semaphore>,
     },
     /// It asks.
-    Frames { id: ConnId, frames: Vec<Bytes>, room: OwnedSemaphorePermit },
+    Frames { id: ConnId, frames: Vec<Bytes>, room: Room },
     /// It has taken enough of what it was told that more may follow.
     Room { id: ConnId },
     /// It is gone.
@@ -276,12 +274,12 @@ impl Hub {
         if newest.applied_index == self.view.applied_index {
             return;
         }
-        let before = std::mem::replace(&mut self.view, newest);
+        self.view = newest;
         let tree = self.view.state.clone();
         match tree.zk().changes_since(self.seen) {
             Some(changes) => {
                 for change in changes {
-                    self.tell(change, before.state.zk());
+                    self.tell(change);
                 }
             }
             // Another tree, or too far behind: clients come again and say what they know.
@@ -303,18 +301,14 @@ impl Hub {
         self.touched.extend(self.conns.values().filter(|conn| waits(conn)).map(|conn| conn.id));
     }
 
-    fn tell(&mut self, change: &ZnodeChange, before: &Tree) {
+    fn tell(&mut self, change: &ZnodeChange) {
         let mut fired = Vec::new();
         self.watches.fire(&change.path, change.kind, &mut fired);
         for Fired { kind, path, to } in fired {
-            // A node that is gone is judged by what it was, with the access lists there were then.
-            let view = self.view.state.clone();
-            let tree = if view.zk().get(&path).is_some() { view.zk() } else { before };
-            let node = tree.get(&path);
             for id in to {
                 let Some(conn) = self.conns.get_mut(&id) else { continue };
                 let asker = Asker { ids: &conn.ids, superuser: false };
-                if node.is_some_and(|node| !tree.allows(node, PERM_READ, asker)) {
+                if !change.is_for(kind == EventKind::Children, asker) {
                     continue;
                 }
                 conn.event(kind as i32, change.zxid, &path);
@@ -375,75 +369,6 @@ impl Hub {
             conn.replies.push_back(answer);
             self.touched.insert(*id);
         }
-    }
-
-    /// Sends lots on their way: while one is written, the next is made ready and the last applied.
-    fn launch(&mut self) {
-        while !self.gathered.is_empty() && self.in_flight.len() < ZK_LOTS_IN_FLIGHT {
-            let free = ZK_LOTS_IN_FLIGHT - self.in_flight.len();
-            let share = self.gathered.len().div_ceil(free).max(ZK_LOT_REQUESTS_MIN);
-            if !self.launch_one(share) {
-                return;
-            }
-        }
-    }
-
-    /// Sends about `share` requests on their way; whether there are any that may go.
-    fn launch_one(&mut self, share: usize) -> bool {
-        let mut batch =
-            ZkBatch { enforce_quota: self.around.config.enforce_quota, ..ZkBatch::default() };
-        let mut callers: BTreeMap<ConnId, (Arc<ZkCaller>, u32)> = BTreeMap::new();
-        // Whose requests must wait from here on, since an earlier one of theirs does.
-        let mut behind: BTreeSet<ConnId> = BTreeSet::new();
-        let mut members: BTreeSet<ConnId> = BTreeSet::new();
-        let mut conns = Vec::new();
-        let mut left = VecDeque::new();
-        let mut bytes = 0;
-        while let Some(mut next) = self.gathered.pop_front() {
-            let id = next.conn;
-            let full = conns.len() >= ZK_BATCH_REQUESTS_MAX || bytes + next.bytes > ZK_BATCH_BYTES;
-            if full && !conns.is_empty() {
-                self.gathered.push_front(next);
-                break;
-            }
-            // Who has begun goes whole: the next lot is for others.
-            let enough = conns.len() >= share && !members.contains(&id);
-            if enough || behind.contains(&id) || self.on_their_way.contains(&id) {
-                behind.insert(id);
-                left.push_back(next);
-                continue;
-            }
-            if let (ZkRequest::Op { caller: place, .. }, Some(caller)) =
-                (&mut next.request, next.caller)
-            {
-                *place = match callers.get(&id) {
-                    Some((known, place)) if Arc::ptr_eq(known, &caller) => *place,
-                    _ => {
-                        let place = batch.callers.len() as u32;
-                        batch.callers.push(ZkCaller::clone(&caller));
-                        callers.insert(id, (caller, place));
-                        place
-                    }
-                };
-            }
-            bytes += next.bytes;
-            members.insert(id);
-            conns.push(id);
-            batch.requests.push(next.request);
-        }
-        left.append(&mut self.gathered);
-        self.gathered = left;
-        if conns.is_empty() {
-            return false;
-        }
-        self.on_their_way.append(&mut members);
-        self.around.metrics.zk_batch_requests.observe(conns.len() as f64);
-        let consensus = self.around.consensus.clone();
-        self.in_flight.push(Box::pin(async move {
-            let request = Request::from(Command::Zk(Box::new(batch)));
-            (conns, consensus.propose(request).await)
-        }));
-        true
     }
 
     /// Hands what was said to the sockets; who does not take it is let go.
@@ -576,6 +501,7 @@ impl Hub {
         let bytes = 64
             + match &request {
                 ZkRequest::Op { body, .. } => body.len(),
+                ZkRequest::Attach { password, .. } => password.len(),
                 _ => 0,
             };
         self.gathered.push_back(Gathered { conn, caller, request, bytes });

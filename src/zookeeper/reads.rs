@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::watches::{Mode, Table};
 use crate::jute::op::{ErrorCode, Op, PERM_READ};
 use crate::jute::reply::{
-    ChildrenReply, DataReply, MultiReply, MultiResult, NamesReply, NumberReply,
-    StatReply, WhoAmIReply,
+    ChildrenReply, DataReply, MultiReply, MultiResult, NamesReply, NumberReply, StatReply,
+    WhoAmIReply,
 };
 use crate::jute::request::{MultiReadRequest, PathRequest, WatchRequest};
 use crate::jute::{Field, Id};

@@ -400,7 +400,12 @@ impl Change<'_> {
                     return Err(refuse(RejectedCode::Invalid, message));
                 }
                 import.tree.zxid = *zxid;
-                import.status.phase = if *fuzzy { CatchingUp } else { Following };
+                if *fuzzy {
+                    import.status.phase = CatchingUp;
+                } else {
+                    import.tree.quota_count_all();
+                    import.status.phase = Following;
+                }
             }
             ZkImportStep::Transactions { after, bytes } => {
                 if !matches!(phase, CatchingUp | Following) {
@@ -419,7 +424,7 @@ impl Change<'_> {
             }
             ZkImportStep::Exact => match phase {
                 CatchingUp => {
-                    import.tree.quota_find();
+                    import.tree.quota_count_all();
                     import.status.phase = Following;
                 }
                 Following => {}
@@ -610,6 +615,7 @@ impl Change<'_> {
     /// they don't go on, and begins anew.
     fn zk_put_tree(&mut self, mut tree: Tree) {
         tree.make_own_nodes();
+        tree.quota_settle();
         tree.follow(&self.state.zk);
         self.state.zk = tree;
     }
@@ -631,7 +637,7 @@ impl Change<'_> {
         if copy.get(only).is_none() {
             return Err(Rejected::not_found("node in the source", only));
         }
-        copy.quota_find();
+        copy.quota_count_all();
         let whole = at == "/" && only == "/";
         if whole && matches!(existing, ZkExisting::Refuse | ZkExisting::Replace) {
             if existing == ZkExisting::Refuse {
@@ -698,6 +704,7 @@ impl Change<'_> {
                 }
             }
         }
+        live.quota_settle();
         live.zxid = zxid;
         Ok(())
     }

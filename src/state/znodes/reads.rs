@@ -83,9 +83,7 @@ impl Tree {
             Op::GetData => {
                 Ok(self.read_data(WatchRequest::from_bytes(body)?.path, asker)?.to_bytes())
             }
-            Op::GetAcl => {
-                Ok(self.read_acl(PathRequest::from_bytes(body)?.path, asker)?.to_bytes())
-            }
+            Op::GetAcl => Ok(self.read_acl(PathRequest::from_bytes(body)?.path, asker)?.to_bytes()),
             _ => Err(ErrorCode::Unimplemented),
         }
     }

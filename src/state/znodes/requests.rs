@@ -42,6 +42,13 @@ pub struct ZkCaller {
     pub superuser: bool,
 }
 
+impl ZkCaller {
+    /// Bytes that it has in the log, about.
+    pub fn bytes(&self) -> usize {
+        64 + self.ids.iter().map(|id| 24 + id.scheme.len() + id.id.len()).sum::<usize>()
+    }
+}
+
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ZkRequest {

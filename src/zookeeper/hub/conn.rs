@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::jute::op::{ErrorCode, Op};
 use crate::jute::reply::{ReplyHeader, WatcherEvent};
 use crate::jute::{Field, Id};
 use crate::state::znodes::{ZkCaller, ZkReply};
-use crate::zookeeper::connection::Out;
+use crate::zookeeper::connection::{Out, Room};
 use crate::zookeeper::watches::ConnId;
 
 /// How far a connection is.
@@ -58,7 +58,7 @@ pub(super) struct Figures {
 pub(super) struct Lot {
     pub(super) arrived: Instant,
     /// Their share of the bytes that may wait; given back with the last answer.
-    pub(super) room: Option<Arc<OwnedSemaphorePermit>>,
+    pub(super) room: Option<Arc<Room>>,
 }
 
 /// See the module.
@@ -86,7 +86,7 @@ pub(super) struct Conn {
     /// The frames that are being looked at.
     pub(super) lot: Lot,
     /// What came before the session was there.
-    pub(super) held: Vec<(Vec<Bytes>, Arc<OwnedSemaphorePermit>)>,
+    pub(super) held: Vec<(Vec<Bytes>, Arc<Room>)>,
     pub(super) buffer: Vec<u8>,
     pub(super) figures: Figures,
     out: Out,

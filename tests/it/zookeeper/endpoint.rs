@@ -1,11 +1,15 @@
 //! The endpoint's manners: sessions that go on elsewhere and end in time, words for operators,
 //! encrypted connections, and clients that mean no good.
 
+mod bounds;
+mod tls;
+mod watches;
+
 use std::time::Duration;
 
 use orch::jute::reply::{ConnectReply, NamesReply, ReplyHeader};
 use orch::jute::request::{
-    ConnectRequest, CreateRequest, PathRequest, VersionRequest, WatchRequest,
+    ConnectRequest, CreateRequest, PathRequest, RequestHeader, VersionRequest, WatchRequest,
 };
 use orch::jute::{Acl, ErrorCode, Field, Op, Reader};
 use orch::zookeeper::client::{Wire, four_letter};
@@ -95,9 +99,15 @@ fn a_session_goes_on_at_another_server_also_after_the_leader_is_gone() {
         assert_eq!(err(&mut second, Op::Sync, &PathRequest { path: "/" }).await, ErrorCode::Ok);
         assert_eq!(err(&mut second, Op::Exists, &exists).await, ErrorCode::Ok);
 
-        let wrong = hello(session.session_id, vec![7; 16], 10_000);
-        let (_, refused) = open(&addresses[2], &wrong).await;
-        assert_eq!((refused.session_id, refused.timeout), (0, 0));
+        for password in [vec![7; 16], Vec::new(), vec![0; 900]] {
+            let wrong = hello(session.session_id, password, 10_000);
+            let (mut stranger, refused) = open(&addresses[2], &wrong).await;
+            assert_eq!((refused.session_id, refused.timeout), (0, 0));
+            assert_eq!(refused.password, [0; 16]);
+            assert!(stranger.from.next().await.is_err(), "it is told no more than that");
+        }
+        // Whose session it is notices nothing of that.
+        assert_eq!(err(&mut second, Op::Exists, &exists).await, ErrorCode::Ok);
 
         let leader = cluster.leader();
         cluster.kill(&leader);
@@ -305,6 +315,20 @@ fn a_server_that_has_no_leader_lets_those_read_who_agree() {
         assert_eq!(NamesReply::from_bytes(&body).unwrap().names, ["a", "zookeeper"]);
         let delete = VersionRequest { path: "/a", version: -1 };
         assert_eq!(err(&mut reads, Op::Delete, &delete).await, ErrorCode::NotReadOnly);
+        // One that leaves is still told what it asked before, and in that order.
+        let (mut leaves, _) = open(&addresses[0], &willing).await;
+        let counted = PathRequest { path: "/" };
+        leaves.to.add_request(1, Op::GetChildren.number(), &children);
+        leaves.to.add_request(2, Op::GetAllChildrenNumber.number(), &counted);
+        leaves.to.add_request(3, Op::GetChildren.number(), &children);
+        leaves.to.add(|out| RequestHeader { xid: 4, op: Op::CloseSession.number() }.write(out));
+        leaves.to.flush().await.unwrap();
+        for xid in 1..=4 {
+            let frame = leaves.from.next().await.unwrap();
+            let header: ReplyHeader = Reader::new(&frame).field().unwrap();
+            assert_eq!((header.xid, header.err), (xid, 0));
+        }
+        assert!(leaves.from.next().await.is_err());
         for server in ["s2", "s3"] {
             cluster.process(server).signal(Signal::CONT);
         }

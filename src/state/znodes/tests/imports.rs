@@ -15,10 +15,10 @@ use crate::state::znodes::{
 };
 use crate::state::{Rejected, RejectedCode};
 
-const S: i64 = 5 << 32 | 0x10;
+pub(super) const S: i64 = 5 << 32 | 0x10;
 const SESSION: i64 = 0x1000_0000_0000_0007;
 
-fn node(path: &str, data: &[u8], acl: i64, stat: StatPersisted) -> Vec<u8> {
+pub(super) fn node(path: &str, data: &[u8], acl: i64, stat: StatPersisted) -> Vec<u8> {
     let mut bytes = vec![ROW_NODE];
     NodeRow { path, data: Some(data), acl, stat }.write(&mut bytes);
     bytes
@@ -29,7 +29,7 @@ fn owned(ephemeral_owner: i64) -> StatPersisted {
 }
 
 /// A session, an access list, and a few nodes, in two lots.
-fn rows() -> [Vec<u8>; 2] {
+pub(super) fn rows() -> [Vec<u8>; 2] {
     let mut first = vec![ROW_SESSION];
     SessionRow { id: SESSION, timeout: 9_000 }.write(&mut first);
     first.push(ROW_ACL);
@@ -49,7 +49,7 @@ fn rows() -> [Vec<u8>; 2] {
 }
 
 /// A transaction behind its length; its number is `S` and that many.
-fn transaction(behind: i64, txn: Txn<'_>, digest: Option<u64>) -> Vec<u8> {
+pub(super) fn transaction(behind: i64, txn: Txn<'_>, digest: Option<u64>) -> Vec<u8> {
     let op = match &txn {
         Txn::Create(create) => match create.kind {
             CreateKind::Container => Op::CreateContainer,
@@ -71,7 +71,7 @@ fn transaction(behind: i64, txn: Txn<'_>, digest: Option<u64>) -> Vec<u8> {
     Some(Transaction { header, txn, digest }.to_bytes().as_slice()).to_bytes()
 }
 
-fn made(path: &str, kind: CreateKind, parent_cversion: i32) -> Txn<'_> {
+pub(super) fn made(path: &str, kind: CreateKind, parent_cversion: i32) -> Txn<'_> {
     Txn::Create(CreateTxn { path, data: Some(b"x"), acl: vec![Acl::open()], kind, parent_cversion })
 }
 
@@ -79,15 +79,15 @@ fn set(path: &str, version: i32) -> Txn<'_> {
     Txn::SetData(SetDataTxn { path, data: Some(b"new"), version })
 }
 
-fn start(live: bool, again: bool) -> ZkImportStep {
+pub(super) fn start(live: bool, again: bool) -> ZkImportStep {
     ZkImportStep::Start { source: "there".into(), live, again, why: String::new() }
 }
 
-fn chunk(chunk: u64, bytes: Vec<u8>) -> ZkImportStep {
+pub(super) fn chunk(chunk: u64, bytes: Vec<u8>) -> ZkImportStep {
     ZkImportStep::Rows { chunk, bytes }
 }
 
-fn behind(after: i64, bytes: Vec<u8>) -> ZkImportStep {
+pub(super) fn behind(after: i64, bytes: Vec<u8>) -> ZkImportStep {
     ZkImportStep::Transactions { after: S + after, bytes }
 }
 
@@ -96,8 +96,8 @@ fn merge(at: &str, only: &str, existing: ZkExisting) -> ZkImportStep {
 }
 
 #[derive(Default)]
-struct Imports {
-    state: State,
+pub(super) struct Imports {
+    pub(super) state: State,
     index: u64,
 }
 
@@ -112,7 +112,7 @@ impl Imports {
     }
 
     #[track_caller]
-    fn takes(&mut self, step: ZkImportStep) {
+    pub(super) fn takes(&mut self, step: ZkImportStep) {
         assert_eq!(self.step(step), Ok(Reply::Done));
         if !self.import().tree.nodes.is_empty() {
             tree::assert_whole(&self.import().tree);
@@ -127,7 +127,7 @@ impl Imports {
         assert_eq!(self.import().tree.digest(), before.tree.digest());
     }
 
-    fn import(&self) -> &ZkImport {
+    pub(super) fn import(&self) -> &ZkImport {
         self.state.zk_import("move").expect("it was begun")
     }
 
@@ -136,7 +136,7 @@ impl Imports {
     }
 
     /// All rows are here.
-    fn copied(live: bool, fuzzy: bool) -> Self {
+    pub(super) fn copied(live: bool, fuzzy: bool) -> Self {
         let mut imports = Self::default();
         imports.takes(start(live, false));
         for (number, lot) in (0..).zip(rows()) {
