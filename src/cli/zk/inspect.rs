@@ -87,7 +87,7 @@ async fn files(path: &Path, logs: Option<&Path>) -> Result<Inspection, Failure> 
     let read = tokio::task::spawn_blocking(move || {
         let files = Files::open(&path, logs.as_deref())?;
         let mut copied = files.read_snapshot(|_| true)?;
-        files.read_transactions(&mut copied, |_, _| true)?;
+        files.read_transactions(&mut copied, i64::MAX, |_| true)?;
         Ok::<_, crate::migrate::zookeeper::files::FilesError>((files, copied))
     });
     let (files, copied) = read.await.map_err(failed)?.map_err(failed)?;
@@ -116,7 +116,7 @@ async fn clients(from: &Ensemble, auth: &[(String, String)]) -> Result<Inspectio
     let servers = servers::ask_all(&from.servers).await;
     let client = ensemble::connect(from, auth).await?;
     let mut inventory = Inventory::default();
-    let walked = walk(&client, async |row| {
+    let walked = walk(&client, "/", async |row| {
         inventory.add(row);
         Ok(())
     });
@@ -164,7 +164,7 @@ async fn clients(from: &Ensemble, auth: &[(String, String)]) -> Result<Inspectio
 }
 
 async fn observer(source: &LiveSource) -> Result<Inspection, Failure> {
-    let seen = observe::read(source, async |_| Ok(()), |_| {}).await?;
+    let seen = observe::look(source).await?;
     Ok(Inspection {
         way: "observer",
         mode: Some("ensemble".to_owned()),
