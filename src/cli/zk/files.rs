@@ -29,7 +29,13 @@ pub(super) async fn copy(
     feed: &Feed<'_>,
 ) -> Result<Copy, Failure> {
     let (path, logs) = (path.to_owned(), logs.map(Path::to_owned));
-    let opened = tokio::task::spawn_blocking(move || Files::open(&path, logs.as_deref()));
+    let begun = feed.find().await?.filter(|row| {
+        !again && matches!(row.phase.as_str(), "copying" | "catching_up" | "following")
+    });
+    let begun = begun.map(|row| row.source);
+    let opened = tokio::task::spawn_blocking(move || {
+        Files::open_begun(&path, logs.as_deref(), begun.as_deref())
+    });
     let files = Arc::new(opened.await.map_err(failed)?.map_err(failed)?);
     for refused in files.refused() {
         note(&format!("note: a newer snapshot is not whole and is passed over: {refused}"));
@@ -102,6 +108,7 @@ async fn proof(
         (None, None) => Ok(Proof::Silent),
     }
 }
+
 async fn rows(
     files: &Arc<Files>,
     start: &ZkImportRow,

@@ -252,6 +252,9 @@ fn describe(row: &ZkImportRow, context: &Context) -> String {
 fn next(row: &ZkImportRow) -> String {
     let name = &row.name;
     match row.phase.as_str() {
+        "copying" if row.live && row.next_chunk == 0 => "wait: the servers join the ensemble; if \
+             that lasts, their logs say why it does not let them in"
+            .to_owned(),
         "copying" if row.live => "wait: the nodes are being copied".to_owned(),
         "copying" => "run the orch zk import again that began it: it goes on".to_owned(),
         "catching_up" => "wait: what was written during the copy comes".to_owned(),

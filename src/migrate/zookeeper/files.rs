@@ -13,7 +13,7 @@ use crate::jute::txn::{Transaction, Txn};
 use crate::jute::{Field, Reader, StatPersisted};
 use crate::limits::ZK_CHUNK_BYTES;
 use crate::zookeeper::data_dir::{Chosen, DataDir, DataDirError, NamedFile};
-use crate::zookeeper::snapshot_file::{SnapshotError, SnapshotReader};
+use crate::zookeeper::snapshot_file::{SnapshotError, SnapshotReader, verify};
 use crate::zookeeper::txn_log_file::LogEnd;
 
 /// Why a directory can't be copied.
@@ -101,15 +101,40 @@ impl Files {
     /// # Errors
     /// If there is nothing that can be copied.
     pub fn open(path: &Path, logs: Option<&Path>) -> Result<Self, FilesError> {
+        Self::open_begun(path, logs, None)
+    }
+
+    /// The same with the snapshot that a copy was begun with, by its identity, if it is still there
+    /// and whole: its server may have written newer ones since.
+    ///
+    /// # Errors
+    /// If there is nothing that can be copied.
+    pub fn open_begun(
+        path: &Path,
+        logs: Option<&Path>,
+        begun: Option<&str>,
+    ) -> Result<Self, FilesError> {
         let directory = DataDir::find(path, logs)?;
-        let chosen = directory.newest_snapshot()?;
         let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let name = |file: &NamedFile| {
+            let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+            let print = fingerprint(&file.path)?;
+            Ok::<_, FilesError>(format!("{} ({name}, {print})", place.display()))
+        };
+        for file in directory.snapshots().iter().filter(|_| begun.is_some()) {
+            if begun == Some(name(file)?.as_str())
+                && let Ok(contents) = verify(open(&file.path)?)
+            {
+                let identity = name(file)?;
+                let snapshot = Some((file.clone(), contents));
+                let chosen = Chosen { snapshot, refused: Vec::new() };
+                return Ok(Self { directory, chosen, identity });
+            }
+        }
+        let chosen = directory.newest_snapshot()?;
         let identity = match &chosen.snapshot {
             None => format!("{} (logs from the first on)", place.display()),
-            Some((file, _)) => {
-                let name = file.path.file_name().unwrap_or_default().to_string_lossy();
-                format!("{} ({name}, {})", place.display(), fingerprint(&file.path)?)
-            }
+            Some((file, _)) => name(file)?,
         };
         Ok(Self { directory, chosen, identity })
     }
@@ -377,6 +402,20 @@ mod tests {
         assert_eq!(lots(directory.path(), FIRST + 5).0, [(5, 6, 4)]);
         let (none, copied) = lots(directory.path(), FIRST + 9);
         assert_eq!((none.len(), copied.transactions, copied.digest), (0, 9, Some(9)));
+    }
+
+    #[test]
+    fn a_copy_goes_on_with_the_snapshot_that_it_was_begun_with() {
+        let directory = directory(9);
+        let begun = Files::open(directory.path(), None).unwrap().identity;
+        let newer = snapshot_name(FIRST + 8);
+        let older = directory.path().join(snapshot_name(FIRST));
+        std::fs::copy(&older, directory.path().join(&newer)).unwrap();
+        let open = |begun: &str| Files::open_begun(directory.path(), None, Some(begun)).unwrap();
+        assert_eq!((open(&begun).identity, open(&begun).snapshot_zxid()), (begun.clone(), FIRST));
+        assert_eq!(open("another").snapshot_zxid(), FIRST + 8);
+        std::fs::remove_file(older).unwrap();
+        assert_ne!(open(&begun).identity, begun);
     }
 
     #[test]

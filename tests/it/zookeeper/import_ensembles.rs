@@ -8,6 +8,7 @@ use std::process::Stdio;
 use orch::jute::{Acl, Id};
 use serde_json::{Value, json};
 
+use super::import::make_nodes;
 use crate::support::zookeeper::{CLIENT_PORT, Options, QUORUM_PORT, ZooKeeper};
 use crate::support::zookeeper_client::{Client, mode};
 use crate::support::{Cluster, LONG, LoopbackAddress, command, wait_until};
@@ -18,10 +19,21 @@ fn learners(zookeeper: &ZooKeeper) -> String {
     format!("observer://{}", ports.join(","))
 }
 
+/// Three servers whose sessions outlive a slow machine's run: clients here don't say that they live.
+fn ensemble(options: Options) -> ZooKeeper {
+    ZooKeeper::ensemble(3, options.property("maxSessionTimeout", "600000"))
+}
+
+fn connect(zookeeper: &ZooKeeper, index: usize) -> Client {
+    Client::connect(zookeeper.client_address(index), 600_000).unwrap()
+}
+
+/// What `me:pw` is in access lists.
+const ME: &str = "me:xlpJGzVhaayvpHfFn/RwowgwqI4=";
+
 /// Some of everything; the sessions live until the clients are dropped.
 fn fill(zookeeper: &ZooKeeper) -> Vec<Client> {
-    let mut client = Client::connect(zookeeper.client_address(0), 20_000).unwrap();
-    let other = Client::connect(zookeeper.client_address(1), 20_000).unwrap();
+    let (mut client, other) = (connect(zookeeper, 0), connect(zookeeper, 1));
     client.create("/app", b"data", mode::PERSISTENT);
     client.create("/app/box", b"", mode::CONTAINER);
     client.create_ttl("/app/ttl", b"", 3_600_000);
@@ -30,7 +42,7 @@ fn fill(zookeeper: &ZooKeeper) -> Vec<Client> {
         let job = client.create("/app/job-", b"", mode::SEQUENTIAL);
         client.delete(&job).unwrap();
     }
-    let id = Id { scheme: "digest".to_owned(), id: "me:hash".to_owned() };
+    let id = Id { scheme: "digest".to_owned(), id: ME.to_owned() };
     client.create_with("/app/secret", b"s", mode::PERSISTENT, vec![Acl { perms: 31, id }]);
     client.create("/größe", b"", mode::PERSISTENT);
     vec![client, other]
@@ -42,7 +54,7 @@ fn kind(cluster: &Cluster, path: &str) -> Value {
 
 #[test]
 fn an_ensemble_is_copied_whole_by_whichever_name_it_has() {
-    let zookeeper = ZooKeeper::ensemble(3, Options::default());
+    let zookeeper = ensemble(Options::default());
     let _clients = fill(&zookeeper);
     let by_clients = format!("zk://{}", zookeeper.connect_string());
     for source in [&learners(&zookeeper), &by_clients] {
@@ -63,20 +75,21 @@ fn an_ensemble_is_copied_whole_by_whichever_name_it_has() {
             assert_eq!(kind(&cluster, path), is, "{path}");
         }
         let secret = cluster.orch(&["zk", "stat", "/app/secret", "-o", "json"]).ok().json();
-        assert_eq!(secret["acl"][0]["id"], "me:hash");
+        assert_eq!(secret["acl"][0]["id"], ME);
         let stat = cluster.orch(&["zk", "stat", "/app", "-o", "json"]).ok().json();
         assert_eq!((&stat["stat"]["children"], &stat["stat"]["cversion"]), (&json!(4), &json!(14)));
     }
     let cluster = Cluster::start(1);
-    let done = cluster.orch(&["zk", "import", &by_clients, "--as-client", "-o", "json"]).ok();
+    let as_client = ["zk", "import", &by_clients, "--as-client", "-o", "json"];
+    cluster.orch(&as_client).code(1).says(&["/app/secret", "--auth"]);
+    let done = cluster.orch(&[&as_client[..], &["--auth", "digest:me:pw"]].concat()).ok();
     assert!(done.json()["losses"].to_string().contains("1 ephemeral"), "{}", done.stdout);
     assert_eq!(kind(&cluster, "/app/box"), "persistent");
 }
 
 #[test]
 fn an_ensemble_that_says_no_digests_is_proven_by_a_second_copy() {
-    let options = Options::default().property("digest.enabled", "false");
-    let zookeeper = ZooKeeper::ensemble(3, options);
+    let zookeeper = ensemble(Options::default().java("-Dzookeeper.digest.enabled=false"));
     let _clients = fill(&zookeeper);
     let source = learners(&zookeeper);
     let cluster = Cluster::start(1);
@@ -99,7 +112,7 @@ fn an_ensemble_that_says_no_digests_is_proven_by_a_second_copy() {
     };
     let zxid = |row: &Value| row["zxid"].clone();
     let first = following("the copy", &|_| true);
-    let mut client = Client::connect(zookeeper.client_address(0), 20_000).unwrap();
+    let mut client = connect(&zookeeper, 0);
     for number in 0..50 {
         client.create(&format!("/app/more-{number}"), b"x", mode::PERSISTENT);
     }
@@ -118,7 +131,7 @@ fn an_ensemble_that_says_no_digests_is_proven_by_a_second_copy() {
 
 #[test]
 fn an_observers_import_goes_on_behind_what_came() {
-    let zookeeper = ZooKeeper::ensemble(3, Options::default());
+    let zookeeper = ensemble(Options::default());
     let mut clients = fill(&zookeeper);
     let source = learners(&zookeeper);
     let cluster = Cluster::start(1);
@@ -144,12 +157,10 @@ fn an_observers_import_goes_on_behind_what_came() {
 
 #[test]
 fn an_observers_copy_that_was_killed_half_way_begins_anew() {
-    let zookeeper = ZooKeeper::ensemble(3, Options::default());
-    let mut client = Client::connect(zookeeper.client_address(0), 20_000).unwrap();
+    let zookeeper = ensemble(Options::default());
+    let mut client = connect(&zookeeper, 0);
     client.create("/many", b"", mode::PERSISTENT);
-    for number in 0..5_000 {
-        client.create(&format!("/many/{number:05}"), &[7; 4_000], mode::PERSISTENT);
-    }
+    make_nodes(&mut client, "/many", 0, 12_000);
     let source = learners(&zookeeper);
     let cluster = Cluster::start(1);
     let address = cluster.api_address("s1");
@@ -158,7 +169,7 @@ fn an_observers_copy_that_was_killed_half_way_begins_anew() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // 20 MB are about 40 lots.
+    // 24 MB are over 40 lots.
     let row = || cluster.http("s1").try_get("/v1/zk/imports/import").map(|reply| reply.value());
     wait_until("the first lots", LONG, || match row()?["next_chunk"].as_u64() {
         Some(1..) => Ok(()),
@@ -170,7 +181,7 @@ fn an_observers_copy_that_was_killed_half_way_begins_anew() {
     let done = cluster.orch(&["zk", "import", &source, "-o", "json"]).ok();
     assert!(done.stderr.contains("it is copied anew"), "{}", done.stderr);
     let report = done.json();
-    assert_eq!((&report["proven"], &report["nodes"]), (&json!(true), &json!(5_005)));
+    assert_eq!((&report["proven"], &report["nodes"]), (&json!(true), &json!(12_005)));
     let inspected = cluster.orch(&["zk", "inspect", &source, "-o", "json"]).ok().json();
     let digest = inspected["inventory"]["digest"].as_u64().unwrap();
     assert_eq!(report["digest"], format!("{digest:#018x}"));
