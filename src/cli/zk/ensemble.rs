@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::feed::{Feed, progress};
 use super::import::{Copy, Proof};
 use super::observe;
-use super::wait::{COMES_BACK, patiently};
+use super::wait::{self, COMES_BACK, patiently};
 use crate::api::view::zk::ZkStep;
 use crate::cli::failure::Failure;
 use crate::cli::output::note;
@@ -83,11 +83,8 @@ pub(super) async fn copy(
     let client = connect(&all, ways.auth).await?;
     if !ways.as_client {
         let source = LiveSource { quorum: Vec::new(), clients: Some(all.clone()) };
-        let joining = tokio::time::timeout(PROBE_MAX, source.join(PROBE_ID, 0));
-        let what = format!("a quorum port of {all}");
-        let joined = patiently(&what, PROBE_MAX, joining).await;
-        let why_not = match joined {
-            Ok(Ok(observer)) => {
+        let why_not = match wait::probe(&source, PROBE_ID, PROBE_MAX).await {
+            Ok(observer) => {
                 note(&format!(
                     "as an observer, through the quorum port {}: with times to live, containers \
                      and sessions",
@@ -97,8 +94,7 @@ pub(super) async fn copy(
                 let _ = client.close().await;
                 return observe::copy(&source, &format!("{all} as an observer"), again, feed).await;
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("nobody let an observer in within {} s", PROBE_MAX.as_secs()),
+            Err(why) => why,
         };
         note(&format!(
             "note: no observer gets in ({why_not}).\nnote: copying as a client instead, which does \

@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::nodes::lines;
+use super::wait::patiently;
 use super::{ensemble, observe};
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure, Outcome};
@@ -113,7 +114,8 @@ async fn files(path: &Path, logs: Option<&Path>) -> Result<Inspection, Failure> 
 }
 
 async fn clients(from: &Ensemble, auth: &[(String, String)]) -> Result<Inspection, Failure> {
-    let servers = servers::ask_all(&from.servers).await;
+    let asking = servers::ask_all(&from.servers);
+    let servers = patiently(&format!("the servers of {from}"), servers::WAIT, asking).await;
     let client = ensemble::connect(from, auth).await?;
     let mut inventory = Inventory::default();
     let walked = walk(&client, "/", async |row| {

@@ -111,8 +111,8 @@ pub(super) async fn copy(
     if row.phase != "copying" {
         note(&format!("going on behind the transaction {}", row.zxid));
     }
-    let mut learner =
-        Learner { source, label, feed, row, inventory: Inventory::default(), digest: None };
+    let inventory = Inventory::default();
+    let mut learner = Learner { source, label, feed, row, inventory, digest: None, joined: false };
     learner.learn().await?;
     let proof = match learner.digest {
         Some(digest) if is_digest_of(&learner.row, digest) => Proof::Digest(digest),
@@ -132,6 +132,8 @@ struct Learner<'l> {
     inventory: Inventory,
     /// Behind the last transaction that carries one.
     digest: Option<u64>,
+    /// Whether the source has let us in.
+    joined: bool,
 }
 
 /// Transactions that the import does not have yet.
@@ -165,17 +167,20 @@ impl Learner<'_> {
 
     async fn try_learn(&mut self) -> Result<(), End> {
         if self.row.phase == "copying" && self.row.next_chunk > 0 {
-            self.anew(
-                "the copy was interrupted before it was whole, and an ensemble sends its \
-                       tree in no certain order",
-            )
-            .await?;
+            // It comes in no certain order: what is there can't be told from what is missing.
+            self.anew("the copy was interrupted before its tree was whole").await?;
         }
         let has = match self.row.phase.as_str() {
             "copying" => 0,
             _ => super::number(&self.row.zxid).map_err(End::Failed)?,
         };
-        let mut observer = wait::join(self.source, SERVER_ID, has).await.map_err(broken)?;
+        let joined = wait::join(self.source, SERVER_ID, has).await;
+        // Whoever let us in before will again, if another leads by now.
+        let mut observer = joined.map_err(|error| match self.joined {
+            true => broken(error),
+            false => End::Failed(failed(error)),
+        })?;
+        self.joined = true;
         let mut behind = Behind { after: has, last: has, lots: TransactionLots::default() };
         let bar = progress(0, "transactions");
         loop {
@@ -281,6 +286,7 @@ impl Learner<'_> {
     async fn copied(&mut self, zxid: i64) -> Result<(), End> {
         let step = ZkStep::Copied { zxid: format!("{zxid:#x}"), fuzzy: true };
         self.row = self.feed.step(&step).await.map_err(of_server)?;
+        self.digest = None;
         Ok(())
     }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::cli::output::note;
 use crate::migrate::zookeeper::link::{LinkError, LiveSource};
-use crate::zookeeper::observer::Observer;
+use crate::zookeeper::observer::{FindError, Observer};
 
 /// Silence that nobody need know of.
 const QUIET: Duration = Duration::from_secs(2);
@@ -32,15 +32,32 @@ pub(super) async fn join(
     server_id: i64,
     last_zxid: i64,
 ) -> Result<Observer, LinkError> {
-    let began = Instant::now();
-    let tries = async {
-        loop {
-            match source.join(server_id, last_zxid).await {
-                Err(_) if began.elapsed() < COMES_BACK => sleep(AGAIN_AFTER).await,
-                outcome => return outcome,
-            }
-        }
-    };
     let what = format!("the leader of {source} to let an observer in");
-    patiently(&what, source.patience(), tries).await
+    patiently(&what, source.patience(), tries(source, server_id, last_zxid)).await
+}
+
+/// The same for no longer than `most`, to see whether it can be done.
+pub(super) async fn probe(
+    source: &LiveSource,
+    server_id: i64,
+    most: Duration,
+) -> Result<Observer, String> {
+    let what = format!("a quorum port of {source}");
+    let joining = timeout(most, tries(source, server_id, 0));
+    match patiently(&what, most, joining).await {
+        Ok(joined) => joined.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("nobody let an observer in within {} s", most.as_secs())),
+    }
+}
+
+async fn tries(source: &LiveSource, server_id: i64, last_zxid: i64) -> Result<Observer, LinkError> {
+    let began = Instant::now();
+    loop {
+        match source.join(server_id, last_zxid).await {
+            // It will not lead an ensemble a moment later.
+            Err(alone @ LinkError::Find(FindError::Alone(_))) => return Err(alone),
+            Err(_) if began.elapsed() < COMES_BACK => sleep(AGAIN_AFTER).await,
+            outcome => return outcome,
+        }
+    }
 }
