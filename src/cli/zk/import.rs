@@ -33,7 +33,8 @@ Ways, and what they carry:
                nodes, and no single moment. What is lost is listed
 
 A copy is proven by the source's own digest of its tree, or (observer) by a second copy where it says
-none. ZooKeeper writes wrong digests at times; where that is the last word, see --accept-unproven.
+none; files from before 3.6 say none, and have their checksums only. ZooKeeper writes wrong digests at
+times; where that is the last word, see --accept-unproven.
 
 Nothing is seen by clients before all of it is there. Interrupted, the same command goes on: from files
 where it was; as an observer once the tree is here whole, and from its beginning before that; as a

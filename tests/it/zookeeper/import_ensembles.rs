@@ -2,7 +2,7 @@
 //! is said where there is none.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -267,4 +267,71 @@ fn a_copy_is_proven_while_the_source_is_written_and_tells_wrong_digests() {
     assert_eq!(report["proven"], true, "{report}\n{}", done.stderr);
     assert!(report["transactions"].as_u64() > Some(0), "{report}");
     assert_eq!(cluster.orch(&["zk", "get", "/"]).ok().stdout, "root");
+}
+
+/// The client ports of an ensemble at other addresses, behind which no quorum port is.
+fn doors(zookeeper: &ZooKeeper) -> String {
+    let doors: Vec<String> = (0..zookeeper.count())
+        .map(|index| {
+            let (door, behind) =
+                (LoopbackAddress::next().port(CLIENT_PORT), zookeeper.client_address(index));
+            let listener = TcpListener::bind(door).unwrap();
+            std::thread::spawn(move || {
+                for here in listener.incoming() {
+                    let Ok(there) = TcpStream::connect(behind) else { continue };
+                    pass_on(here.unwrap(), there);
+                }
+            });
+            door.to_string()
+        })
+        .collect();
+    doors.join(",")
+}
+
+/// Passes on what comes on either side, until one closes.
+fn pass_on(here: TcpStream, there: TcpStream) {
+    for (mut from, mut to) in
+        [(here.try_clone().unwrap(), there.try_clone().unwrap()), (there, here)]
+    {
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Both);
+        });
+    }
+}
+
+#[test]
+fn the_quorum_port_is_the_one_that_the_ensemble_names() {
+    let hash = "super:0bX78nEegDzJM3ju0iLBEJdWzjg=";
+    let digest = format!("-Dzookeeper.DigestAuthenticationProvider.superDigest={hash}");
+    let zookeeper = ensemble(Options::default().java(&digest));
+    let _clients = fill(&zookeeper);
+    let source = format!("zk://{}", doors(&zookeeper));
+    let cluster = Cluster::start(1);
+    let done = cluster.orch(&["zk", "import", &source, "--at", "/one", "-o", "json"]).ok();
+    let leader = zookeeper.quorum_address(zookeeper.leader());
+    done.says(&[&format!("as an observer, through the quorum port {leader}"), "\"proven\": true"]);
+
+    // Where it can't be learnt, nobody is found there.
+    let hide = async {
+        let servers = zookeeper.connect_string().parse().unwrap();
+        let options = orch::zookeeper::client::Options::default();
+        let (client, _) =
+            orch::zookeeper::client::Client::connect(&servers, options).await.unwrap();
+        client.auth("digest", b"super:pw").await.unwrap();
+        let id = Id { scheme: "digest".to_owned(), id: ME.to_owned() };
+        client.set_acl("/zookeeper/config", vec![Acl { perms: 31, id }], -1).await.unwrap();
+        client.close().await.unwrap();
+    };
+    tokio::runtime::Runtime::new().unwrap().block_on(hide);
+    let auth = ["--auth", "digest:super:pw", "-o", "json"];
+    let import = ["zk", "import", &source, "--at", "/two"];
+    let done = cluster.orch(&[&import[..], &auth[..]].concat()).ok();
+    for part in ["no observer gets in", "leads", "copying as a client", "lost: sessions"] {
+        assert!(done.stderr.contains(part), "{part}: {}", done.stderr);
+    }
+    let losses = done.json()["losses"].to_string();
+    assert!(losses.contains("times to live") && losses.contains("1 ephemeral"), "{losses}");
+    assert_eq!(kind(&cluster, "/one/app/box"), "container");
+    assert_eq!(kind(&cluster, "/two/app/box"), "persistent");
 }
