@@ -102,7 +102,10 @@ fn an_ensemble_that_says_no_digests_is_proven_by_a_second_copy() {
     cluster.orch(&["zk", "rm", "/copy", "-r"]).ok();
 
     // And while it is followed.
-    cluster.orch(&["zk", "migrate", "start", "move", &source]).ok();
+    let address = LoopbackAddress::next().port(CLIENT_PORT);
+    let door = TcpListener::bind(address).unwrap();
+    let clients = format!("zk://{address}");
+    cluster.orch(&["zk", "migrate", "start", "move", &source, &clients]).ok();
     let row = || cluster.orch(&["zk", "migrate", "status", "move", "-o", "json"]).json();
     let following = |what: &str, fine: &dyn Fn(&Value) -> bool| {
         wait_until(what, LONG, || {
@@ -120,9 +123,9 @@ fn an_ensemble_that_says_no_digests_is_proven_by_a_second_copy() {
     }
     let last = format!("{:#x}", zookeeper.zxid(zookeeper.leader()).unwrap());
     following("the transactions", &|row| zxid(row) == last.as_str());
-    // The ports at which nobody listens are closed.
-    let closed = LoopbackAddress::next().port(CLIENT_PORT).to_string();
-    let cutover = ["zk", "migrate", "cutover", "move", "--client-ports", &closed, "-o", "json"];
+    // The only port that its clients are said to have closes.
+    drop(door);
+    let cutover = ["zk", "migrate", "cutover", "move", "-o", "json"];
     let report = cluster.orch(&cutover).ok().json();
     assert_eq!((&report["zxid"], &report["proven"]), (&json!(last), &json!(0)), "{first}");
     let done = row();
