@@ -11,6 +11,7 @@ mod nodes;
 mod observe;
 mod rollback;
 mod tree;
+mod wait;
 mod watch;
 
 use clap::{Args, Subcommand};

@@ -7,6 +7,7 @@ mod acl;
 mod compare;
 mod import;
 mod key;
+mod merge;
 mod node;
 mod ops;
 mod quota;

@@ -409,6 +409,94 @@ fn a_part_goes_into_what_is_there() {
     }
 }
 
+/// Nodes that a client makes here.
+fn make_here(imports: &mut Imports, nodes: &[(&str, i32)]) {
+    for (path, flags) in nodes {
+        let callers = vec![ZkCaller { superuser: true, ..ZkCaller::default() }];
+        let requests = vec![ZkRequest::Op {
+            caller: 0,
+            op: Op::Create2.number(),
+            body: create(path, *flags, &[Acl::open()]),
+        }];
+        let batch = ZkBatch { callers, requests, enforce_quota: false };
+        imports.index += 1;
+        let stamp = Stamp { index: imports.index, at: Timestamp(1_000 * imports.index) };
+        imports.state.apply(stamp, &Command::Zk(Box::new(batch)).into()).reply.unwrap();
+    }
+}
+
+#[test]
+fn who_gets_a_child_takes_note_of_it() {
+    let mut imports = Imports::copied(false, false);
+    make_here(&mut imports, &[("/a", 0), ("/a/one", 0), ("/a/two", 0)]);
+    let before = imports.state.zk().clone();
+    imports.takes(merge("/a/x/y", "/app", ZkExisting::Refuse));
+    let tree = imports.state.zk();
+    let stat = |path: &str| *tree.get(path).expect(path).persisted();
+    assert!(tree.zxid() > before.zxid());
+    // One that was there, one that is made on the way, and what came along as it was.
+    assert_eq!((stat("/a").cversion, stat("/a").pzxid), (3, tree.zxid()));
+    assert_eq!((stat("/a/x").cversion, stat("/a/x").pzxid), (1, tree.zxid()));
+    assert_eq!((stat("/a/x/y").cversion, stat("/a/x/y").pzxid), (7, 3));
+    assert_eq!(tree.get("/a").unwrap().stat().cversion, 3 * 2 - 3);
+    assert_eq!(stat("/"), *before.get("/").unwrap().persisted());
+
+    // Into a node that both have: what clients are shown never goes back.
+    for existing in [ZkExisting::Keep, ZkExisting::Overwrite, ZkExisting::Replace] {
+        let mut imports = Imports::copied(false, false);
+        make_here(&mut imports, &[("/app", 0), ("/app/here", 0)]);
+        let before = imports.state.zk().clone();
+        let shown = |tree: &Tree, path: &str| tree.get(path).unwrap().stat();
+        imports.takes(merge("/app", "/app", existing));
+        let tree = imports.state.zk();
+        let parent = if existing == ZkExisting::Replace { "/" } else { "/app" };
+        assert_eq!(shown(tree, parent).pzxid, tree.zxid(), "{existing:?}");
+        assert!(shown(tree, parent).cversion > shown(&before, parent).cversion, "{existing:?}");
+        assert!(tree.get("/app").unwrap().persisted().cversion >= 7, "{existing:?}");
+    }
+}
+
+#[test]
+fn the_root_stays_its_own_unless_all_is_taken() {
+    for existing in [ZkExisting::Refuse, ZkExisting::Overwrite, ZkExisting::Replace] {
+        let mut imports = Imports::copied(false, false);
+        let before = imports.state.zk().clone();
+        imports.takes(merge("/", "/app", existing));
+        let tree = imports.state.zk();
+        let (root, was) = (tree.get("/").unwrap(), before.get("/").unwrap());
+        assert_eq!((root.data(), tree.acl_of(root)), (was.data(), before.acl_of(was)));
+        assert_eq!(root.persisted().version, was.persisted().version);
+        assert!(tree.get("/box").is_some() && tree.get("/zookeeper/quota").is_some());
+    }
+}
+
+#[test]
+fn what_can_not_be_put_there_is_refused_and_nothing_changes() {
+    let mut imports = Imports::copied(false, false);
+    let session = vec![ZkRequest::Open { timeout: 9_000, password: Some([7; 16]), attachment: 9 }];
+    let batch = ZkBatch { callers: Vec::new(), requests: session, enforce_quota: false };
+    let stamp = Stamp { index: 20, at: Timestamp(20_000) };
+    imports.state.apply(stamp, &Command::Zk(Box::new(batch)).into()).reply.unwrap();
+    imports.index = 20;
+    let session = imports.state.zk().sessions().next().expect("it was opened").0;
+    let caller = ZkCaller { session, attachment: 9, superuser: true, ..ZkCaller::default() };
+    let body = create("/mortal", 1, &[Acl::open()]);
+    let requests = vec![ZkRequest::Op { caller: 0, op: Op::Create2.number(), body }];
+    let batch = ZkBatch { callers: vec![caller], requests, enforce_quota: false };
+    let stamp = Stamp { index: 21, at: Timestamp(21_000) };
+    imports.state.apply(stamp, &Command::Zk(Box::new(batch)).into()).reply.unwrap();
+    imports.index = 21;
+    assert_eq!(imports.state.zk().ephemeral_count(), 1);
+    let before = imports.state.zk().digest();
+    imports.refuses(merge("/mortal/x", "/app", ZkExisting::Keep), RejectedCode::Conflict);
+    imports.refuses(merge("/mortal", "/app", ZkExisting::Overwrite), RejectedCode::Conflict);
+    imports.refuses(merge("/new", "/zookeeper", ZkExisting::Keep), RejectedCode::Invalid);
+    imports.refuses(merge("/new", "/app/mine", ZkExisting::Keep), RejectedCode::Invalid);
+    assert_eq!(imports.state.zk().digest(), before);
+    imports.takes(merge("/mortal", "/app", ZkExisting::Replace));
+    assert_eq!(imports.state.zk().ephemeral_count(), 0);
+}
+
 /// Each command about the tree, and most steps, so that their bytes can be pinned.
 pub(in crate::state) fn one_of_each() -> Vec<Command> {
     let step = |name: &str, step: ZkImportStep| Command::ImportZk {
