@@ -7,9 +7,11 @@ mod watches;
 
 use std::time::Duration;
 
-use orch::jute::reply::{ConnectReply, NamesReply, ReplyHeader};
+use orch::jute::op::XID_NOTIFICATION;
+use orch::jute::reply::{AclReply, ConnectReply, DataReply, NamesReply, ReplyHeader, StatReply};
 use orch::jute::request::{
-    ConnectRequest, CreateRequest, PathRequest, RequestHeader, VersionRequest, WatchRequest,
+    ConnectRequest, CreateRequest, PathRequest, RequestHeader, SetDataRequest, VersionRequest,
+    WatchRequest,
 };
 use orch::jute::{Acl, ErrorCode, Field, Op, Reader};
 use orch::zookeeper::client::{Wire, four_letter};
@@ -337,4 +339,57 @@ fn a_server_that_has_no_leader_lets_those_read_who_agree() {
         let (mut wire, _) = open_new(&addresses[0]).await;
         assert_eq!(err(&mut wire, Op::Delete, &delete).await, ErrorCode::Ok);
     });
+}
+
+/// Reads between writes that are all on their way at once: each sees the writes before it and none
+/// behind it, whichever way it is answered.
+#[test]
+fn a_read_between_two_writes_sees_the_first_and_not_the_second() {
+    const ROUNDS: i32 = 300;
+    let (_cluster, addresses) = endpoints(1, &[]);
+    run(async {
+        let other = tokio::spawn(pipeline(addresses[0].clone(), "/other", ROUNDS));
+        pipeline(addresses[0].clone(), "/own", ROUNDS).await;
+        other.await.unwrap();
+    });
+}
+
+/// Replaces the data of a node of its own and reads it by turns, without waiting for an answer.
+async fn pipeline(address: String, path: &'static str, rounds: i32) {
+    let (mut wire, _) = open_new(&address).await;
+    assert_eq!(err(&mut wire, Op::Create, &create(path, b"", 0)).await, ErrorCode::Ok);
+    let Wire { mut from, mut to } = wire;
+    for round in 0..rounds {
+        let text = round.to_string();
+        let set = SetDataRequest { path, data: Some(text.as_bytes()), version: round };
+        to.add_request(4 * round + 1, Op::SetData.number(), &set);
+        // The last of four can't travel with writes, and what comes behind it waits.
+        let watch = round % 4 == 3;
+        to.add_request(4 * round + 2, Op::GetData.number(), &WatchRequest { path, watch: false });
+        to.add_request(4 * round + 3, Op::Exists.number(), &WatchRequest { path, watch });
+        to.add_request(4 * round + 4, Op::GetAcl.number(), &PathRequest { path });
+    }
+    to.flush().await.unwrap();
+    let mut expected = 1;
+    while expected <= 4 * rounds {
+        let frame = from.next().await.unwrap();
+        let mut reader = Reader::new(&frame);
+        let header: ReplyHeader = reader.field().unwrap();
+        if header.xid == XID_NOTIFICATION {
+            continue;
+        }
+        assert_eq!((header.xid, header.err), (expected, 0), "{path}");
+        let version = (expected - 1) / 4 + 1;
+        match expected % 4 {
+            1 => assert_eq!(reader.field::<StatReply>().unwrap().stat.version, version),
+            2 => {
+                let reply: DataReply<'_> = reader.field().unwrap();
+                let text = (version - 1).to_string();
+                assert_eq!((reply.data, reply.stat.version), (Some(text.as_bytes()), version));
+            }
+            3 => assert_eq!(reader.field::<StatReply>().unwrap().stat.version, version),
+            _ => assert_eq!(reader.field::<AclReply>().unwrap().stat.version, version),
+        }
+        expected += 1;
+    }
 }
