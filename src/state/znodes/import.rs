@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::acl::{self, AclId};
 use super::node::Znode;
 use super::session::{Session, imported_password};
-use super::tree::Tree;
+use super::tree::{Placed, Tree};
 use crate::jute::file::{AclRow, NodeRow, OPEN_ACL_KEY, SessionRow};
 use crate::jute::op::Owner;
 use crate::jute::txn::Transaction;
@@ -286,19 +286,18 @@ impl ZkImport {
     fn add_node(&mut self, row: &NodeRow<'_>) -> Result<(), String> {
         let place = if row.path.is_empty() { "/" } else { row.path };
         path::check(place).map_err(|error| format!("node {place:?}: {error}"))?;
-        let above = path::split(place).map(|(above, _)| above);
-        if above.is_some_and(|above| self.tree.get(above).is_none()) {
-            return Err(format!("node {place:?} comes before the one above it"));
-        }
-        if self.tree.get(place).is_some() {
-            return Err(format!("node {place:?} comes twice"));
-        }
         let acl = match row.acl {
             OPEN_ACL_KEY => acl::OPEN,
             key => self.acl_keys.get(&key).copied().unwrap_or(acl::UNKNOWN),
         };
-        self.tree.insert_as_is(place, Znode::new(row.data, acl, row.stat));
-        Ok(())
+        let node = Znode::new(place, row.data, acl, row.stat);
+        match self.tree.insert_as_is(place, node) {
+            Placed { has_parent: false, .. } => {
+                Err(format!("node {place:?} comes before the one above it"))
+            }
+            Placed { twice: true, .. } => Err(format!("node {place:?} comes twice")),
+            Placed { .. } => Ok(()),
+        }
     }
 
     /// Applies transactions; see [`ZkImportStep::Transactions`].
@@ -664,7 +663,7 @@ impl Change<'_> {
             // The system's own nodes stay what they are, and ephemeral ones have no session here.
             !path::is_within(path, "/zookeeper") && !matches!(node.owner(), Owner::Session(_))
         });
-        let nodes: Vec<(String, Arc<Znode>)> =
+        let nodes: Vec<(String, Znode)> =
             nodes.map(|(path, node)| (target(path), node.clone())).collect();
         if existing == ZkExisting::Refuse
             && let Some((path, _)) =
@@ -675,18 +674,18 @@ impl Change<'_> {
         }
         live.make_above(at, zxid, self.stamp.at.0 as i64);
         for (path, node) in nodes {
-            let acl = copy.acls.list(node.acl);
+            let acl = copy.acls.list(node.acl());
             match live.get(&path) {
                 Some(old) if existing == ZkExisting::Keep => {
                     // Or numbers of sequential nodes would come again.
-                    let made = old.stat.cversion.max(node.stat.cversion);
+                    let made = old.persisted().cversion.max(node.persisted().cversion);
                     live.change_stat(&path, |stat| stat.cversion = made);
                 }
                 Some(old) => {
                     // Or numbers of sequential nodes would come again.
-                    let made = old.stat.cversion.max(node.stat.cversion);
-                    let version = old.stat.version.wrapping_add(1);
-                    let aversion = old.stat.aversion.wrapping_add(1);
+                    let made = old.persisted().cversion.max(node.persisted().cversion);
+                    let version = old.persisted().version.wrapping_add(1);
+                    let aversion = old.persisted().aversion.wrapping_add(1);
                     let acl = live.acls.id_of(acl);
                     live.set_data(&path, node.data(), version, zxid, self.stamp.at.0 as i64);
                     live.set_acl(&path, acl, aversion);
@@ -694,7 +693,8 @@ impl Change<'_> {
                 }
                 None => {
                     let acl = live.acls.id_of(acl);
-                    live.insert(&path, Znode::new(node.data(), acl, node.stat));
+                    let node = Znode::new(&path, node.data(), acl, node.persisted());
+                    live.insert(&path, node);
                 }
             }
         }
@@ -709,8 +709,8 @@ impl Tree {
         let usual = Self::default();
         for path in ["/", "/zookeeper", "/zookeeper/quota", "/zookeeper/config"] {
             if let (None, Some(node)) = (self.get(path), usual.get(path)) {
-                let acl = self.acls.id_of(usual.acls.list(node.acl));
-                self.insert_as_is(path, Znode::new(node.data(), acl, node.stat));
+                let acl = self.acls.id_of(usual.acls.list(node.acl()));
+                self.insert_as_is(path, Znode::new(path, node.data(), acl, node.persisted()));
             }
         }
     }
@@ -734,7 +734,7 @@ impl Tree {
                 mtime: at,
                 ..StatPersisted::default()
             };
-            self.insert(above, Znode::new(None, acl::OPEN, stat));
+            self.insert(above, Znode::new(above, None, acl::OPEN, stat));
         }
     }
 }

@@ -5,6 +5,7 @@ mod differential;
 mod endpoint;
 mod files;
 mod import;
+mod memory;
 mod migration;
 mod observer;
 mod servers;

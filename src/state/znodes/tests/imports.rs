@@ -196,7 +196,7 @@ fn transactions_are_absolute() {
     };
     imports.takes(behind(0, txns(None).concat()));
     let import = imports.import();
-    let stat = |path: &str| *import.tree.get(path).expect(path).persisted();
+    let stat = |path: &str| import.tree.get(path).expect(path).persisted();
     assert_eq!(import.tree.acl_of(import.tree.get("/app/odd").unwrap())[..], [Acl::open()]);
     // The parent counts only what it had not counted.
     let app = stat("/app");
@@ -238,7 +238,7 @@ fn a_multi_that_failed_changes_nothing() {
     assert_eq!(imports.import().tree.digest(), digest);
     let one = vec![sub(Op::SetData, fine.as_slice())];
     imports.takes(behind(1, transaction(2, Txn::Multi(one), None)));
-    let app = *imports.import().tree.get("/app").unwrap().persisted();
+    let app = imports.import().tree.get("/app").unwrap().persisted();
     assert_eq!((app.version, app.mzxid), (9, S + 2));
 }
 
