@@ -1,6 +1,5 @@
 //! What clients read, answered from one view of the tree. Pure.
 
-
 use super::watches::{Mode, Table};
 use crate::jute::op::{ErrorCode, Op, PERM_ADMIN, PERM_READ};
 use crate::jute::reply::{

@@ -335,6 +335,6 @@ mod tests {
         let at = 1_700_000_000_000;
         let stat = stat_of([zxid, zxid + 400, at, at + 90_000, 0, zxid], [3, 0, 0]);
         let node = Znode::new("/a", Some(b"data"), 1, stat);
-        assert!(node.0.slice.len() <= 32, "{} bytes", node.0.slice.len());
+        assert!(node.0.slice.len() <= 36, "{} bytes", node.0.slice.len());
     }
 }
