@@ -14,8 +14,8 @@ use crate::jute::{Stat, StatPersisted};
 /// Bytes of data that are kept with the numbers. More have a place of their own, or each change of
 /// a number would copy them.
 const DATA_WITHIN: usize = 512;
-/// The most that the numbers take: nine of 64 bits, five of 32, and one byte more.
-const NUMBERS_MAX: usize = 9 * 10 + 5 * 5 + 1;
+/// The most that the numbers take: six of 64 bits, six of 32, and whether there are data.
+const NUMBERS_MAX: usize = 6 * 10 + 6 * 5 + 1;
 
 /// Data with a place of their own.
 type Apart = ThinArc<(), u8>;
