@@ -6,11 +6,14 @@ mod cluster;
 mod engine;
 pub mod error;
 pub mod facts;
+pub mod figures;
+pub mod migrate;
 pub mod nodes;
 pub mod schedule;
 pub mod services;
 pub mod start;
 pub mod store;
+pub mod tree;
 pub mod zk;
 
 use std::time::Instant;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::stream::{StreamExt, TryStreamExt};
-use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
@@ -18,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
 
+use super::figures::{Row, distribution, figure, resident_mib};
 use crate::clock::SystemClock;
 use crate::consensus::{self, Consensus, OpenError, StartError, Tuning};
 use crate::limits::{AGENT_QUEUE_MAX, RPC_MESSAGE_BYTES_MAX};
@@ -49,23 +49,6 @@ pub struct Options {
     pub heartbeat: Millis,
     /// A node that is not heard for longer is lost.
     pub node_timeout: Millis,
-}
-
-/// One figure, or the distribution of one.
-#[derive(Debug, Clone, Serialize)]
-pub struct Row {
-    /// What was measured.
-    pub what: &'static str,
-    /// `s`, `1/s`, `cores`, `MiB` or empty.
-    pub unit: &'static str,
-    /// The figure; the median of a distribution.
-    pub value: f64,
-    /// 99 of 100 are no larger.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub p99: Option<f64>,
-    /// The largest.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max: Option<f64>,
 }
 
 /// Why it could not be measured.
@@ -184,26 +167,12 @@ async fn measure(
         figure("server's CPU at rest", "cores", cores),
         figure("server's CPU while nodes are lost", "cores", cores_losing),
         figure("memory of server and agents together", "MiB", resident_mib() - memory),
-        distribution("from the last heartbeat to lost", noticed.collect()),
-        distribution("from lost to running elsewhere", replaced),
+        distribution("from the last heartbeat to lost", "s", noticed.collect()),
+        distribution("from lost to running elsewhere", "s", replaced),
         figure("taken for lost that were not", "", (before + wrongly) as f64),
     ];
     bench.stop().await;
     Ok(rows)
-}
-
-fn figure(what: &'static str, unit: &'static str, value: f64) -> Row {
-    Row { what, unit, value, p99: None, max: None }
-}
-
-/// Of seconds.
-fn distribution(what: &'static str, mut values: Vec<f64>) -> Row {
-    values.sort_by(f64::total_cmp);
-    let at = |part: f64| {
-        let place = ((values.len() as f64 * part) as usize).min(values.len().saturating_sub(1));
-        values.get(place).copied().unwrap_or_default()
-    };
-    Row { what, unit: "s", value: at(0.5), p99: Some(at(0.99)), max: Some(at(1.0)) }
 }
 
 /// The server under test.
@@ -555,14 +524,6 @@ fn server_cpu() -> f64 {
         read("schedstat")?.split(' ').next()?.parse::<u64>().ok()
     });
     nanoseconds.sum::<u64>() as f64 / 1e9
-}
-
-/// Memory that this process has now.
-fn resident_mib() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
-    kib.unwrap_or_default() as f64 / 1024.0
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::context::Context;
 use super::failure::{Exit, Failure, Outcome};
 use super::output::{Cell, note};
-use crate::bench::{Spread, nodes, schedule, services, start, store, zk};
+use crate::bench::figures::Row;
+use crate::bench::{Spread, migrate, nodes, schedule, services, start, store, tree, zk};
 use crate::model::time::Millis;
 use crate::zookeeper::client::Ensemble;
 
@@ -20,6 +21,8 @@ use crate::zookeeper::client::Ensemble;
   orch bench start --image busybox:1                how fast containers start, beside docker run
   orch bench services --image busybox:1             kills, updates, drains, beside Docker Swarm
   orch bench zk 127.0.0.1:2181 127.0.0.1:2182       one ZooKeeper-protocol server beside another
+  orch bench migrate 127.0.0.1:2181                 an ensemble copied and followed while in use
+  orch bench tree                                   memory of a million of ZooKeeper's nodes
 Each figure is the median of the runs, with the smallest and largest behind it.")]
 pub(super) struct BenchArgs {
     #[command(subcommand)]
@@ -151,6 +154,57 @@ enum BenchVerb {
         #[arg(long)]
         gap: bool,
     },
+    /// Copy an ensemble of ZooKeeper, and follow it while it is written to
+    ///
+    /// Copies are measured beside the time that the ensemble's stream alone takes, to a server in
+    /// this process with its log on the disk. The nodes that it makes at the ensemble are below
+    /// one of its own and gone at the end.
+    Migrate {
+        /// Clients' ports of an ensemble with learners' ports; without one, this process plays it
+        #[arg(value_name = "ADDR", value_parser = whole)]
+        source: Option<Ensemble>,
+        /// Nodes with data
+        #[arg(long, default_value_t = 1_000_000,
+            value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+        nodes: u32,
+        /// Bytes of each value
+        #[arg(long, default_value_t = 100,
+            value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+        value_bytes: u32,
+        /// Transactions a second while the copy follows
+        #[arg(long, default_value_t = 20_000,
+            value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        rate: u32,
+        /// How long it follows
+        #[arg(long, default_value = "10s")]
+        run: Millis,
+        /// Times that reading and copying are measured
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        runs: u32,
+        /// Where servers' data directories are made; by default, for temporary files
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+    /// Build ZooKeeper's tree in memory: what a node takes beside its path and data
+    Tree {
+        /// Nodes with data
+        #[arg(long, default_value_t = 1_000_000,
+            value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+        nodes: u32,
+        /// Bytes of each value
+        #[arg(long, default_value_t = 100,
+            value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+        value_bytes: u32,
+    },
+}
+
+/// An ensemble without a path behind it.
+fn whole(text: &str) -> Result<Ensemble, String> {
+    let ensemble: Ensemble = text.parse().map_err(|error| format!("{error}"))?;
+    match ensemble.chroot.is_empty() {
+        true => Ok(ensemble),
+        false => Err("an ensemble is copied whole; leave the path away".to_owned()),
+    }
 }
 
 /// What `orch bench zk` measures.
@@ -262,21 +316,7 @@ pub(super) fn run(args: BenchArgs, addr: &str, context: &Context) -> Outcome {
             let calm = calm.as_duration();
             let options = nodes::Options { dir, nodes, silent, calm, heartbeat, node_timeout };
             let rows = nodes::run(&options).map_err(|error| Failure::failed(error.to_string()))?;
-            let headers = ["WHAT", "VALUE", "UNIT", "99% WITHIN", "MAX"];
-            let number = |value: f64| match value.fract() == 0.0 {
-                true => format!("{value:.0}"),
-                false => format!("{value:.2}"),
-            };
-            context.output.rows(&rows, &headers, "no measurements", |row| {
-                let more = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), number);
-                vec![
-                    row.what.into(),
-                    number(row.value).into(),
-                    row.unit.into(),
-                    more(row.p99).into(),
-                    more(row.max).into(),
-                ]
-            })?;
+            figures(&rows, context)?;
         }
         BenchVerb::Start { image, containers, parallel, runs } => {
             let addr = addr.to_owned();
@@ -351,8 +391,55 @@ pub(super) fn run(args: BenchArgs, addr: &str, context: &Context) -> Outcome {
                 context.output.value(&report, || zk_text(&report, context))?;
             }
         }
+        BenchVerb::Migrate { source, nodes, value_bytes, rate, run, runs, dir } => {
+            let options = migrate::Options {
+                source,
+                nodes: nodes as usize,
+                value_bytes: value_bytes as usize,
+                rate,
+                run: run.as_duration(),
+                runs,
+                dir: dir.unwrap_or_else(std::env::temp_dir),
+            };
+            let runtime = tokio::runtime::Runtime::new()
+                .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
+            let report = runtime
+                .block_on(migrate::run(&options, &note))
+                .map_err(|error| Failure::failed(error.to_string()))?;
+            context.output.value(&report, || {
+                let table = context.output.table(&FIGURES, report.rows.iter().map(figure_row));
+                format!("{}\nsource: {}\n{table}", report.facts.line(), report.source)
+            })?;
+        }
+        BenchVerb::Tree { nodes, value_bytes } => {
+            let (nodes, value_bytes) = (nodes as usize, value_bytes as usize);
+            let rows = tree::run(tree::Options { nodes, value_bytes }, &context.clock)
+                .map_err(|error| Failure::failed(error.to_string()))?;
+            figures(&rows, context)?;
+        }
     }
     Ok(Exit::DONE)
+}
+
+const FIGURES: [&str; 5] = ["WHAT", "VALUE", "UNIT", "99% WITHIN", "MAX"];
+
+fn figures(rows: &[Row], context: &Context) -> Result<(), Failure> {
+    context.output.rows(rows, &FIGURES, "no measurements", figure_row)
+}
+
+fn figure_row(row: &Row) -> Vec<Cell> {
+    let number = |value: f64| match value.fract() == 0.0 {
+        true => format!("{value:.0}"),
+        false => format!("{value:.2}"),
+    };
+    let more = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), number);
+    vec![
+        row.what.into(),
+        number(row.value).into(),
+        row.unit.into(),
+        more(row.p99).into(),
+        more(row.max).into(),
+    ]
 }
 
 /// With their addresses where there is no label.

@@ -18,6 +18,12 @@ use crate::model::server::Server;
 use crate::state::Command;
 
 const COMPACTION_INTERVAL: Duration = Duration::from_millis(200);
+/// A log that grows by no more than so many bytes ...
+const CALM_BYTES: u64 = 1 << 20;
+/// ... while it is looked at so often has come to rest.
+const CALM_TICKS: u32 = 25;
+/// Of what makes a snapshot due at any time, this part is enough then.
+const CALM_SHARE: u64 = 4;
 const PRESENCE_INTERVAL: Duration = Duration::from_secs(1);
 const COMPARISON_INTERVAL: Duration = Duration::from_secs(3);
 /// Without a leader for so long, a server asks whether it still is a member.
@@ -93,10 +99,32 @@ pub(super) async fn follow_raft(core: Arc<Core>, leadership: watch::Sender<Leade
     }
 }
 
+/// Whether the log has come to rest: it is in memory until a snapshot covers it, and what a burst
+/// of writes left there is not to stay until the next one.
+#[derive(Debug, Default)]
+struct Calm {
+    /// Bytes when it last grew by more than a little.
+    bytes: u64,
+    ticks: u32,
+}
+
+impl Calm {
+    /// Looks once a tick at how much log no snapshot covers.
+    fn has_come(&mut self, bytes: u64) -> bool {
+        let grown = bytes < self.bytes || bytes - self.bytes > CALM_BYTES;
+        (self.bytes, self.ticks) = match grown {
+            true => (bytes, 0),
+            false => (self.bytes, self.ticks.saturating_add(1)),
+        };
+        self.ticks >= CALM_TICKS
+    }
+}
+
 /// Makes snapshots by the log's length, and purges what they cover.
 pub(super) async fn compact(core: Arc<Core>) {
     // What was asked for last: entry and bytes, so that nothing is asked for twice.
     let mut asked: Option<u64> = None;
+    let mut calm = Calm::default();
     let mut ticks = Ticks::every(COMPACTION_INTERVAL);
     while ticks.go_on(&core).await {
         let tuning = core.tuning();
@@ -128,7 +156,8 @@ pub(super) async fn compact(core: Arc<Core>) {
         let base = snapshot.or(purged).map_or(0, |index| index + 1);
         let since = core.log.bytes_from(base);
         let due = applied.saturating_sub(base) >= tuning.snapshot_entries
-            || since >= tuning.snapshot_bytes;
+            || since >= tuning.snapshot_bytes
+            || (calm.has_come(since) && since >= tuning.snapshot_bytes / CALM_SHARE);
         let pending = asked.is_some_and(|asked| snapshot.is_none_or(|done| done < asked));
         if due && !pending {
             asked = Some(applied);
@@ -256,5 +285,27 @@ pub(super) async fn compare_checksums(core: Arc<Core>) {
                 leader.name, theirs.checksum, core.me.name
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_calm_when_it_hardly_grows_for_a_while() {
+        let mut calm = Calm::default();
+        let mut bytes = 0;
+        for _ in 0..3 * CALM_TICKS {
+            bytes += CALM_BYTES + 1;
+            assert!(!calm.has_come(bytes));
+        }
+        for _ in 1..CALM_TICKS {
+            bytes += 1;
+            assert!(!calm.has_come(bytes));
+        }
+        assert!(calm.has_come(bytes) && calm.has_come(bytes + CALM_BYTES / 2));
+        assert!(!calm.has_come(bytes + 2 * CALM_BYTES), "it grows again");
+        assert!(!calm.has_come(0), "a snapshot covers it");
     }
 }

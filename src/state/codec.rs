@@ -96,6 +96,8 @@ impl BatchWriter {
     /// The entry's bytes.
     pub fn finish(mut self) -> Vec<u8> {
         self.bytes[9..HEAD_BYTES].copy_from_slice(&self.count.to_be_bytes());
+        // The log keeps them in memory until it is purged.
+        self.bytes.shrink_to_fit();
         self.bytes
     }
 }

@@ -1,7 +1,5 @@
 //! What clients read, answered from one view of the tree. Pure.
 
-use std::sync::Arc;
-
 use super::watches::{Mode, Table};
 use crate::jute::op::{ErrorCode, Op, PERM_READ};
 use crate::jute::reply::{
@@ -102,7 +100,7 @@ struct Reads<'t> {
 }
 
 impl<'t> Reads<'t> {
-    fn node(&self, path: &str, perms: i32) -> Result<&'t Arc<Znode>, ErrorCode> {
+    fn node(&self, path: &str, perms: i32) -> Result<&'t Znode, ErrorCode> {
         let node = self.tree.get(path).ok_or(ErrorCode::NoNode)?;
         match self.tree.allows(node, perms, self.caller.asker()) {
             true => Ok(node),
@@ -126,7 +124,7 @@ impl<'t> Reads<'t> {
         &'r self,
         request: &WatchRequest<'r>,
         armed: &mut Armed,
-    ) -> Result<(&'t Arc<Znode>, Vec<&'r str>), ErrorCode>
+    ) -> Result<(&'t Znode, Vec<&'r str>), ErrorCode>
     where
         't: 'r,
     {

@@ -42,7 +42,7 @@ impl Tree {
     }
 
     fn node_differs(&self, mine: &Znode, other: &Self, theirs: &Znode) -> Option<&'static str> {
-        if mine.stat != theirs.stat {
+        if mine.persisted() != theirs.persisted() {
             return Some("its stat is another");
         }
         if mine.data() != theirs.data() {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::acl::{self, AclId};
 use super::node::Znode;
 use super::session::{Session, imported_password};
-use super::tree::Tree;
+use super::tree::{Placed, Tree};
 use crate::jute::file::{AclRow, NodeRow, OPEN_ACL_KEY, SessionRow};
 use crate::jute::txn::Transaction;
 use crate::jute::{Field, Reader, path};
@@ -286,19 +286,18 @@ impl ZkImport {
     fn add_node(&mut self, row: &NodeRow<'_>) -> Result<(), String> {
         let place = if row.path.is_empty() { "/" } else { row.path };
         path::check(place).map_err(|error| format!("node {place:?}: {error}"))?;
-        let above = path::split(place).map(|(above, _)| above);
-        if above.is_some_and(|above| self.tree.get(above).is_none()) {
-            return Err(format!("node {place:?} comes before the one above it"));
-        }
-        if self.tree.get(place).is_some() {
-            return Err(format!("node {place:?} comes twice"));
-        }
         let acl = match row.acl {
             OPEN_ACL_KEY => acl::OPEN,
             key => self.acl_keys.get(&key).copied().unwrap_or(acl::UNKNOWN),
         };
-        self.tree.insert_as_is(place, Znode::new(row.data, acl, row.stat));
-        Ok(())
+        let node = Znode::new(place, row.data, acl, row.stat);
+        match self.tree.insert_as_is(place, node) {
+            Placed { has_parent: false, .. } => {
+                Err(format!("node {place:?} comes before the one above it"))
+            }
+            Placed { twice: true, .. } => Err(format!("node {place:?} comes twice")),
+            Placed { .. } => Ok(()),
+        }
     }
 
     /// Applies transactions; see [`ZkImportStep::Transactions`].
@@ -627,8 +626,8 @@ impl Tree {
         let usual = Self::default();
         for path in ["/", "/zookeeper", "/zookeeper/quota", "/zookeeper/config"] {
             if let (None, Some(node)) = (self.get(path), usual.get(path)) {
-                let acl = self.acls.id_of(usual.acls.list(node.acl));
-                self.insert_as_is(path, Znode::new(node.data(), acl, node.stat));
+                let acl = self.acls.id_of(usual.acls.list(node.acl()));
+                self.insert_as_is(path, Znode::new(path, node.data(), acl, node.persisted()));
             }
         }
     }

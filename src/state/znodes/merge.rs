@@ -43,7 +43,7 @@ impl Change<'_> {
             // The system's own nodes stay what they are, and ephemeral ones have no session here.
             !path::is_within(path, "/zookeeper") && !matches!(node.owner(), Owner::Session(_))
         });
-        let nodes: Vec<(String, Arc<Znode>)> =
+        let nodes: Vec<(String, Znode)> =
             nodes.map(|(path, node)| (place_of(path, at, only), node.clone())).collect();
         if nodes.is_empty() {
             let message = format!(
@@ -63,15 +63,16 @@ impl Change<'_> {
         let before = live.nodes.clone();
         live.make_above(at, zxid, now);
         for (path, node) in nodes {
-            let acl = copy.acls.list(node.acl);
+            let acl = copy.acls.list(node.acl());
             match live.get(&path) {
                 Some(old) => {
                     // Or numbers of sequential nodes would come again.
-                    let made = old.stat.cversion.max(node.stat.cversion);
+                    let had = old.persisted();
+                    let made = had.cversion.max(node.persisted().cversion);
                     let root_of_its_own = path == "/" && !whole;
                     if existing != ZkExisting::Keep && !root_of_its_own {
-                        let version = old.stat.version.wrapping_add(1);
-                        let aversion = old.stat.aversion.wrapping_add(1);
+                        let version = had.version.wrapping_add(1);
+                        let aversion = had.aversion.wrapping_add(1);
                         let acl = live.acls.id_of(acl);
                         live.set_data(&path, node.data(), version, zxid, now);
                         live.set_acl(&path, acl, aversion);
@@ -80,7 +81,7 @@ impl Change<'_> {
                 }
                 None => {
                     let acl = live.acls.id_of(acl);
-                    let node = Znode::new(node.data(), acl, node.stat);
+                    let node = Znode::new(&path, node.data(), acl, node.persisted());
                     let parent = path::split(&path).map_or("/", |(parent, _)| parent);
                     // A parent that came along has counted its children already.
                     match path == at || before.contains_key(&super::key::At(parent)) {
@@ -110,10 +111,10 @@ fn place_of(path: &str, at: &str, only: &str) -> String {
 fn may_be_put(
     live: &Tree,
     at: &str,
-    nodes: &[(String, Arc<Znode>)],
+    nodes: &[(String, Znode)],
     existing: ZkExisting,
 ) -> Result<(), Rejected> {
-    let there = |(path, _): &&(String, Arc<Znode>)| path != "/" && live.get(path).is_some();
+    let there = |(path, _): &&(String, Znode)| path != "/" && live.get(path).is_some();
     if existing == ZkExisting::Refuse
         && let Some((path, _)) = nodes.iter().find(there)
     {
@@ -182,7 +183,7 @@ impl Tree {
                 mtime: at,
                 ..StatPersisted::default()
             };
-            self.insert_counted(above, Znode::new(None, acl::OPEN, stat), zxid);
+            self.insert_counted(above, Znode::new(above, None, acl::OPEN, stat), zxid);
         }
     }
 }

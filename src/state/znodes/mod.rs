@@ -1,5 +1,9 @@
 //! ZooKeeper's tree: nodes, sessions and access lists, with its semantics to the letter.
 //!
+//! A node takes 130 to 160 bytes beside its path and data, with what the allocator and the map's
+//! half-full leaves add (`orch bench tree`; most of it is the map's and the path's own overhead, the
+//! numbers take some 30).
+//!
 //! Start at `tree` for what is kept, at `requests` for what clients ask, at `import` for trees that
 //! come from elsewhere.
 

@@ -180,7 +180,7 @@ impl Work<'_> {
         let acl = acl::complete(&request.acl, self.asker)?;
         let parent = self.tree.get(above).ok_or(ErrorCode::NoNode)?.clone();
         self.allowed(&self.tree.acl_of(&parent), PERM_CREATE)?;
-        let made = parent.stat.cversion;
+        let made = parent.persisted().cversion;
         let path = match mode.sequential {
             true => format!("{}{made:010}", request.path),
             false => request.path.to_owned(),
@@ -219,7 +219,7 @@ impl Work<'_> {
             stat.cversion = made.wrapping_add(1);
             stat.pzxid = zxid;
         });
-        self.tree.insert(&path, Znode::new(request.data, acl, stat));
+        self.tree.insert(&path, Znode::new(&path, request.data, acl, stat));
         self.tree.quota_count(&path, self.at);
         let stat = self.tree.get(&path).map(|node| node.stat()).unwrap_or_default();
         Ok(Done::Made { path, stat, want_stat: op != Op::Create })
@@ -235,8 +235,8 @@ impl Work<'_> {
         let parent = self.tree.get(above).ok_or(ErrorCode::NoNode)?;
         self.allowed(&self.tree.acl_of(parent), PERM_DELETE)?;
         let node = self.tree.get(path).ok_or(ErrorCode::NoNode)?;
-        next_version(node.stat.version, request.version)?;
-        if node.children > 0 {
+        next_version(node.persisted().version, request.version)?;
+        if node.children() > 0 {
             return Err(ErrorCode::NotEmpty);
         }
         self.remove(path, above);
@@ -246,12 +246,12 @@ impl Work<'_> {
     /// Removes a node that a server finds to be over: an empty container, or one whose time is up.
     fn reap(&mut self, request: &PathRequest<'_>) -> Result<Done, ErrorCode> {
         let node = self.tree.get(request.path).ok_or(ErrorCode::NoNode)?;
-        if node.children > 0 {
+        if node.children() > 0 {
             return Err(ErrorCode::NotEmpty);
         }
         let over = match node.owner() {
-            Owner::Container => node.stat.cversion > 0,
-            Owner::Ttl(ttl) => node.stat.mtime.saturating_add(ttl) <= self.at,
+            Owner::Container => node.persisted().cversion > 0,
+            Owner::Ttl(ttl) => node.persisted().mtime.saturating_add(ttl) <= self.at,
             Owner::Persistent | Owner::Session(_) => false,
         };
         let above = path::split(request.path).ok_or(ErrorCode::BadArguments)?.0;
@@ -277,7 +277,7 @@ impl Work<'_> {
             let more = request.data.map_or(0, <[u8]>::len) as i64 - node.data_len() as i64;
             self.tree.quota_check(path, 0, more)?;
         }
-        let version = next_version(node.stat.version, request.version)?;
+        let version = next_version(node.persisted().version, request.version)?;
         self.tree.set_data(path, request.data, version, self.zxid, self.at);
         self.stat(path)
     }
@@ -288,7 +288,7 @@ impl Work<'_> {
         let acl = acl::complete(&request.acl, self.asker)?;
         let node = self.tree.get(path).ok_or(ErrorCode::NoNode)?;
         self.allowed(&self.tree.acl_of(node), PERM_ADMIN)?;
-        let version = next_version(node.stat.aversion, request.version)?;
+        let version = next_version(node.persisted().aversion, request.version)?;
         let acl = self.tree.acls.id_of(acl);
         self.tree.set_acl(path, acl, version);
         self.stat(path)
@@ -298,7 +298,7 @@ impl Work<'_> {
         check_path(request.path)?;
         let node = self.tree.get(request.path).ok_or(ErrorCode::NoNode)?;
         self.allowed(&self.tree.acl_of(node), PERM_READ)?;
-        next_version(node.stat.version, request.version)?;
+        next_version(node.persisted().version, request.version)?;
         Ok(Done::Checked)
     }
 

@@ -77,11 +77,11 @@ impl Tree {
     fn replay_create(&mut self, header: &TxnHeader, create: &CreateTxn<'_>) {
         let Some((above, _)) = path::split(create.path) else { return };
         let Some(parent) = self.get(above) else { return };
-        let had = parent.stat.cversion;
+        let had = parent.persisted().cversion;
         let acl = self.acl_id(&create.acl);
         if let Some(node) = self.get(create.path) {
             // The snapshot had it already, perhaps with an access list that it does not know.
-            let version = node.stat.aversion;
+            let version = node.persisted().aversion;
             self.set_acl(create.path, acl, version);
         } else {
             let owner = match create.kind {
@@ -99,7 +99,7 @@ impl Tree {
                 pzxid: header.zxid,
                 ..StatPersisted::default()
             };
-            self.insert(create.path, Znode::new(create.data, acl, stat));
+            self.insert(create.path, Znode::new(create.path, create.data, acl, stat));
         }
         let cversion = match create.parent_cversion {
             -1 => had.wrapping_add(1),

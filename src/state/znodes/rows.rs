@@ -71,7 +71,7 @@ fn write_rows<E>(
     let mut bytes = Vec::with_capacity(ZK_ROWS_BYTES + 1024);
     for (key, node) in &tree.nodes {
         bytes.push(ROW_NODE);
-        node.row(&key.0, i64::from(node.acl)).write(&mut bytes);
+        node.row(&key.0, i64::from(node.acl())).write(&mut bytes);
         if bytes.len() >= ZK_ROWS_BYTES {
             let full = std::mem::replace(&mut bytes, Vec::with_capacity(ZK_ROWS_BYTES + 1024));
             put(ZkRow::Nodes(full))?;
@@ -131,7 +131,8 @@ impl RowReader {
                         reader.field().map_err(|_| "a node that can't be read")?;
                     let acl =
                         AclId::try_from(row.acl).map_err(|_| "an access list without number")?;
-                    self.tree.insert_as_is(row.path, Znode::new(row.data, acl, row.stat));
+                    let node = Znode::new(row.path, row.data, acl, row.stat);
+                    self.tree.insert_as_is(row.path, node);
                 }
             }
             ZkRow::Digest(..) => return Err("a checksum's row"),

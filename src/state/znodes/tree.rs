@@ -9,7 +9,7 @@ use imbl::{OrdMap, OrdSet, Vector};
 use super::acl::{self, AclId, AclTable, Asker};
 use super::digest;
 use super::key::{At, Below, PathKey};
-use super::node::Znode;
+use super::node::{Numbers, Znode};
 use super::quota::Recounts;
 use super::session::Session;
 use crate::jute::file::{AclRow, NodeRow, OPEN_ACL_KEY};
@@ -23,7 +23,7 @@ pub const FIRST_ZXID: i64 = 1 << 32;
 /// A tree of nodes.
 #[derive(Debug, Clone)]
 pub struct Tree {
-    pub(super) nodes: OrdMap<PathKey, Arc<Znode>>,
+    pub(super) nodes: OrdMap<PathKey, Znode>,
     pub(super) acls: AclTable,
     pub(super) sessions: OrdMap<i64, Arc<Session>>,
     /// The newest transaction.
@@ -90,12 +90,14 @@ impl Default for Tree {
         tree.zxid = FIRST_ZXID;
         // What every ensemble has from its first moment on.
         for path in ["/", "/zookeeper", "/zookeeper/quota"] {
-            tree.insert(path, Znode::new(Some(&[]), acl::OPEN, StatPersisted::default()));
+            let stat = StatPersisted::default();
+            tree.insert(path, Znode::new(path, Some(&[]), acl::OPEN, stat));
         }
         let readable = Acl { perms: PERM_READ, ..Acl::open() };
         let readable = tree.acls.id_of(vec![readable].into());
         let stat = StatPersisted::default();
-        tree.insert("/zookeeper/config", Znode::new(Some(&[]), readable, stat));
+        let path = "/zookeeper/config";
+        tree.insert(path, Znode::new(path, Some(&[]), readable, stat));
         tree.changes = Vector::new();
         tree.change_count = 0;
         tree
@@ -124,22 +126,22 @@ impl Tree {
     }
 
     /// A node.
-    pub fn get(&self, path: &str) -> Option<&Arc<Znode>> {
+    pub fn get(&self, path: &str) -> Option<&Znode> {
         self.nodes.get(&At(path))
     }
 
-    pub(super) fn key(&self, path: &str) -> Option<(&PathKey, &Arc<Znode>)> {
+    pub(super) fn key(&self, path: &str) -> Option<(&PathKey, &Znode)> {
         self.nodes.get_key_value(&At(path))
     }
 
     /// The access list of a node.
     pub fn acl_of(&self, node: &Znode) -> Arc<[Acl]> {
-        self.acls.list(node.acl)
+        self.acls.list(node.acl())
     }
 
     /// Whether `asker` may do with a node what the bits of `perms` say.
     pub fn allows(&self, node: &Znode, perms: i32, asker: Asker<'_>) -> bool {
-        node.acl == acl::OPEN || acl::allows(&self.acl_of(node), perms, asker)
+        node.acl() == acl::OPEN || acl::allows(&self.acl_of(node), perms, asker)
     }
 
     /// The access list of a node as `asker` may see it.
@@ -154,7 +156,7 @@ impl Tree {
 
     /// A node as a row of an ensemble's snapshot.
     pub fn snapshot_row<'t>(&self, path: &'t str, node: &'t Znode) -> NodeRow<'t> {
-        let acl = if node.acl == acl::OPEN { OPEN_ACL_KEY } else { i64::from(node.acl) };
+        let acl = if node.acl() == acl::OPEN { OPEN_ACL_KEY } else { i64::from(node.acl()) };
         node.row(if path == "/" { "" } else { path }, acl)
     }
 
@@ -162,7 +164,7 @@ impl Tree {
     pub fn children<'t>(
         &'t self,
         parent: &'t str,
-    ) -> impl Iterator<Item = (&'t str, &'t Arc<str>, &'t Arc<Znode>)> + 't {
+    ) -> impl Iterator<Item = (&'t str, &'t Arc<str>, &'t Znode)> + 't {
         self.children_after(parent, None)
     }
 
@@ -171,7 +173,7 @@ impl Tree {
         &'t self,
         parent: &'t str,
         after: Option<&'t str>,
-    ) -> impl Iterator<Item = (&'t str, &'t Arc<str>, &'t Arc<Znode>)> + 't {
+    ) -> impl Iterator<Item = (&'t str, &'t Arc<str>, &'t Znode)> + 't {
         // As `get` has it: clients may call the root so.
         let parent = if parent.is_empty() { "/" } else { parent };
         let from = match after {
@@ -283,7 +285,7 @@ impl Tree {
             ZnodeChangeKind::Data => None,
             _ => path::split(path).and_then(|(above, _)| self.get(above)),
         };
-        let above = above.and_then(|above| self.list_then(above.acl));
+        let above = above.and_then(|above| self.list_then(above.acl()));
         if self.changes.len() >= ZK_CHANGES_KEPT {
             self.changes.pop_front();
         }
@@ -293,10 +295,10 @@ impl Tree {
 
     fn count(&mut self, path: &str, node: &Znode) {
         if digest::counts(path) {
-            self.digest = self.digest.wrapping_add(u64::from(node.crc));
+            self.digest = self.digest.wrapping_add(u64::from(node.crc()));
             if !path.is_ascii() {
-                let ascii = digest::of_ascii(path, node.data(), &node.stat);
-                let more = u64::from(ascii).wrapping_sub(u64::from(node.crc));
+                let ascii = digest::of_ascii(path, node.data(), &node.persisted());
+                let more = u64::from(ascii).wrapping_sub(u64::from(node.crc()));
                 self.digest_ascii_more = self.digest_ascii_more.wrapping_add(more);
             }
         }
@@ -305,10 +307,10 @@ impl Tree {
 
     fn uncount(&mut self, path: &str, node: &Znode) {
         if digest::counts(path) {
-            self.digest = self.digest.wrapping_sub(u64::from(node.crc));
+            self.digest = self.digest.wrapping_sub(u64::from(node.crc()));
             if !path.is_ascii() {
-                let ascii = digest::of_ascii(path, node.data(), &node.stat);
-                let more = u64::from(ascii).wrapping_sub(u64::from(node.crc));
+                let ascii = digest::of_ascii(path, node.data(), &node.persisted());
+                let more = u64::from(ascii).wrapping_sub(u64::from(node.crc()));
                 self.digest_ascii_more = self.digest_ascii_more.wrapping_sub(more);
             }
         }
@@ -317,18 +319,17 @@ impl Tree {
 
     /// Puts a node where none is. Its parent, if there is one, counts it as a child.
     pub(super) fn insert(&mut self, path: &str, node: Znode) {
-        let (zxid, acl) = (node.stat.czxid, self.list_then(node.acl));
-        let path = self.insert_as_is(path, node);
+        let (zxid, acl) = (node.persisted().czxid, self.list_then(node.acl()));
+        let path = self.insert_as_is(path, node).path;
         self.note(&path, zxid, ZnodeChangeKind::Created, acl);
         self.quota_after_insert(&path);
     }
 
     /// As [`Tree::insert`], but nobody is told and no quota counts it: for trees as they are
     /// brought.
-    pub(super) fn insert_as_is(&mut self, path: &str, mut node: Znode) -> Arc<str> {
+    pub(super) fn insert_as_is(&mut self, path: &str, node: Znode) -> Placed {
         let path: Arc<str> = Arc::from(path);
-        node.crc = digest::of(&path, node.data(), &node.stat);
-        self.acls.keep(node.acl);
+        self.acls.keep(node.acl());
         self.count(&path, &node);
         self.bytes += path.len() as u64;
         match node.owner() {
@@ -340,24 +341,29 @@ impl Tree {
             }
             Owner::Persistent => {}
         }
-        if let Some((parent, _)) = path::split(&path)
-            && let Some(parent) = self.nodes.get_mut(&At(parent))
-        {
-            Arc::make_mut(parent).children += 1;
-        }
-        self.nodes.insert(PathKey(path.clone()), Arc::new(node));
+        let has_parent = self.count_children(&path, |children| children + 1);
+        let twice = self.nodes.insert(PathKey(path.clone()), node).is_some();
         self.quota_note(&path);
-        path
+        Placed { path, has_parent, twice }
+    }
+
+    /// Changes what the node above `path` has for the number of its children. Whether that is
+    /// there; the root needs none.
+    fn count_children(&mut self, path: &str, change: impl FnOnce(u32) -> u32) -> bool {
+        let Some((parent, _)) = path::split(path) else { return true };
+        let Some(parent) = self.nodes.get_mut(&At(parent)) else { return false };
+        *parent = parent.with_children(change(parent.children()));
+        true
     }
 
     /// Takes a node away.
-    pub(super) fn remove(&mut self, path: &str, zxid: i64) -> Option<Arc<Znode>> {
+    pub(super) fn remove(&mut self, path: &str, zxid: i64) -> Option<Znode> {
         let (key, node) = self.nodes.remove_with_key(&At(path))?;
         let path = key.0;
         self.uncount(&path, &node);
         self.bytes -= path.len() as u64;
-        let acl = self.list_then(node.acl);
-        self.acls.drop_one(node.acl);
+        let acl = self.list_then(node.acl());
+        self.acls.drop_one(node.acl());
         match node.owner() {
             Owner::Session(session) => {
                 self.ephemerals.remove(&(session, path.clone()));
@@ -367,12 +373,7 @@ impl Tree {
             }
             Owner::Persistent => {}
         }
-        if let Some((parent, _)) = path::split(&path)
-            && let Some(parent) = self.nodes.get_mut(&At(parent))
-        {
-            let parent = Arc::make_mut(parent);
-            parent.children = parent.children.saturating_sub(1);
-        }
+        self.count_children(&path, |children| children.saturating_sub(1));
         self.note(&path, zxid, ZnodeChangeKind::Deleted, acl);
         self.quota_after_remove(&path, &node);
         Some(node)
@@ -380,7 +381,7 @@ impl Tree {
 
     /// Changes a node's stat.
     pub(super) fn change_stat(&mut self, path: &str, change: impl FnOnce(&mut StatPersisted)) {
-        self.change(path, |node| change(&mut node.stat));
+        self.change(path, |numbers| change(&mut numbers.stat));
     }
 
     /// Replaces a node's data.
@@ -393,12 +394,13 @@ impl Tree {
         at: i64,
     ) {
         let Some((key, node)) = self.key(path) else { return };
-        let (key, before, acl) = (key.0.clone(), node.data_len(), self.list_then(node.acl));
-        self.change(path, |node| {
-            node.data = data.map(Arc::from);
-            node.stat.version = version;
-            node.stat.mzxid = zxid;
-            node.stat.mtime = at;
+        let (key, before, acl) = (key.0.clone(), node.data_len(), self.list_then(node.acl()));
+        self.replace(path, |node| {
+            let mut numbers = node.numbers();
+            numbers.stat.version = version;
+            numbers.stat.mzxid = zxid;
+            numbers.stat.mtime = at;
+            Znode::with_data(path, numbers, data)
         });
         self.note(&key, zxid, ZnodeChangeKind::Data, acl);
         self.quota_after_set(&key, before, data.map_or(0, <[u8]>::len));
@@ -406,30 +408,46 @@ impl Tree {
 
     /// Replaces a node's data and nothing else: as each server does with what it counts.
     pub(super) fn set_own_data(&mut self, path: &str, data: &[u8]) {
-        self.change(path, |node| node.data = Some(Arc::from(data)));
+        self.replace(path, |node| Znode::with_data(path, node.numbers(), Some(data)));
     }
 
     /// Replaces a node's access list.
     pub(super) fn set_acl(&mut self, path: &str, acl: AclId, version: i32) {
-        let Some(before) = self.get(path).map(|node| node.acl) else { return };
+        let Some(before) = self.get(path).map(Znode::acl) else { return };
         self.acls.keep(acl);
-        self.change(path, |node| {
-            node.acl = acl;
-            node.stat.aversion = version;
+        self.change(path, |numbers| {
+            numbers.acl = acl;
+            numbers.stat.aversion = version;
         });
         self.acls.drop_one(before);
     }
 
-    fn change(&mut self, path: &str, change: impl FnOnce(&mut Znode)) {
+    fn change(&mut self, path: &str, change: impl FnOnce(&mut Numbers)) {
+        self.replace(path, |node| {
+            let mut numbers = node.numbers();
+            change(&mut numbers);
+            node.with_numbers(path, numbers)
+        });
+    }
+
+    fn replace(&mut self, path: &str, new: impl FnOnce(&Znode) -> Znode) {
         let Some(node) = self.nodes.get_mut(&At(path)) else { return };
-        let before = node.clone();
-        let changed = Arc::make_mut(node);
-        change(changed);
-        changed.crc = digest::of(path, changed.data.as_deref(), &changed.stat);
-        let after = node.clone();
+        let after = new(node);
+        let before = std::mem::replace(node, after.clone());
         self.uncount(path, &before);
         self.count(path, &after);
     }
+}
+
+/// Where a node was put.
+#[derive(Debug)]
+pub(super) struct Placed {
+    /// Its path.
+    pub(super) path: Arc<str>,
+    /// Whether the node above it is there, or it needs none.
+    pub(super) has_parent: bool,
+    /// Whether one was there already.
+    pub(super) twice: bool,
 }
 
 /// See [`Tree::walk`].
@@ -440,12 +458,12 @@ pub struct Walk<'t> {
 }
 
 impl<'t> Iterator for Walk<'t> {
-    type Item = (&'t str, &'t Arc<Znode>);
+    type Item = (&'t str, &'t Znode);
 
     fn next(&mut self) -> Option<Self::Item> {
         let path = self.next.pop()?;
         let (key, node) = self.tree.key(&path)?;
-        if node.children > 0 {
+        if node.children() > 0 {
             let first = self.next.len();
             self.next.extend(self.tree.children(&key.0).map(|(_, path, _)| path.clone()));
             self.next[first..].reverse();

@@ -6,6 +6,7 @@ mod endpoint;
 mod files;
 mod import;
 mod import_ensembles;
+mod memory;
 mod migration;
 mod observer;
 mod servers;

@@ -196,7 +196,7 @@ fn transactions_are_absolute() {
     };
     imports.takes(behind(0, txns(None).concat()));
     let import = imports.import();
-    let stat = |path: &str| *import.tree.get(path).expect(path).persisted();
+    let stat = |path: &str| import.tree.get(path).expect(path).persisted();
     assert_eq!(import.tree.acl_of(import.tree.get("/app/odd").unwrap())[..], [Acl::open()]);
     // The parent counts only what it had not counted.
     let app = stat("/app");
@@ -238,7 +238,7 @@ fn a_multi_that_failed_changes_nothing() {
     assert_eq!(imports.import().tree.digest(), digest);
     let one = vec![sub(Op::SetData, fine.as_slice())];
     imports.takes(behind(1, transaction(2, Txn::Multi(one), None)));
-    let app = *imports.import().tree.get("/app").unwrap().persisted();
+    let app = imports.import().tree.get("/app").unwrap().persisted();
     assert_eq!((app.version, app.mzxid), (9, S + 2));
 }
 
@@ -432,14 +432,14 @@ fn who_gets_a_child_takes_note_of_it() {
     let before = imports.state.zk().clone();
     imports.takes(merge("/a/x/y", "/app", ZkExisting::Refuse));
     let tree = imports.state.zk();
-    let stat = |path: &str| *tree.get(path).expect(path).persisted();
+    let stat = |path: &str| tree.get(path).expect(path).persisted();
     assert!(tree.zxid() > before.zxid());
     // One that was there, one that is made on the way, and what came along as it was.
     assert_eq!((stat("/a").cversion, stat("/a").pzxid), (3, tree.zxid()));
     assert_eq!((stat("/a/x").cversion, stat("/a/x").pzxid), (1, tree.zxid()));
     assert_eq!((stat("/a/x/y").cversion, stat("/a/x/y").pzxid), (7, 3));
     assert_eq!(tree.get("/a").unwrap().stat().cversion, 3 * 2 - 3);
-    assert_eq!(stat("/"), *before.get("/").unwrap().persisted());
+    assert_eq!(stat("/"), before.get("/").unwrap().persisted());
 
     // Into a node that both have: what clients are shown never goes back.
     for existing in [ZkExisting::Keep, ZkExisting::Overwrite, ZkExisting::Replace] {
