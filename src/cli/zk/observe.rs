@@ -24,27 +24,35 @@ fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::failed(error.to_string())
 }
 
+/// What an ensemble sends, in this order.
+#[derive(Debug)]
+pub(super) enum Piece {
+    /// Rows of its tree.
+    Rows(Vec<u8>),
+    /// All rows have come; the newest transaction that they surely have.
+    Copied(i64),
+    /// Transactions behind the one that is named.
+    Transactions(i64, Vec<u8>),
+}
+
 /// What an ensemble sent.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// What its tree held when the copy was begun; transactions behind it are not counted in.
     pub(super) inventory: Inventory,
-    /// The newest transaction that the copy surely has.
-    pub(super) snapshot_zxid: i64,
     /// The newest transaction that came.
     pub(super) zxid: i64,
-    /// Transactions behind the copy, in lots, each with the one before it.
-    pub(super) transactions: Vec<(i64, Vec<u8>)>,
-    /// How many.
+    /// How many transactions came behind the copy.
     pub(super) count: u64,
     /// The tree's digest behind the last transaction that carries one.
     pub(super) digest: Option<u64>,
 }
 
-/// Reads what an ensemble sends until that is exact; lots of rows go to `take`.
+/// Reads what an ensemble sends until that is exact; all of it goes to `take`, and no more is read
+/// before that has taken it.
 pub(super) async fn read(
     source: &LiveSource,
-    mut take: impl AsyncFnMut(Vec<u8>) -> Result<(), Failure>,
+    mut take: impl AsyncFnMut(Piece) -> Result<(), Failure>,
     nodes: impl Fn(u64),
 ) -> Result<Seen, Failure> {
     let mut observer = source.join(SERVER_ID, 0).await.map_err(failed)?;
@@ -54,26 +62,30 @@ pub(super) async fn read(
     loop {
         match observer.next().await.map_err(failed)? {
             Event::Snapshot { zxid } => {
-                (seen.snapshot_zxid, seen.zxid, after) = (zxid, zxid, zxid);
+                (seen.zxid, after) = (zxid, zxid);
             }
-            Event::Diff => take(first_rows()).await?,
+            Event::Diff => {
+                take(Piece::Rows(first_rows())).await?;
+                take(Piece::Copied(0)).await?;
+            }
             Event::Rows(rows) => {
                 for (kind, bytes) in rows.iter() {
                     seen.inventory.add(&kind.read(bytes).map_err(failed)?);
                     if let Some(lot) = chunks.add_bytes(kind, bytes).map_err(failed)? {
-                        take(lot).await?;
+                        take(Piece::Rows(lot)).await?;
                     }
                 }
                 nodes(seen.inventory.nodes);
             }
             Event::SnapshotEnd => {
                 if let Some(lot) = std::mem::take(&mut chunks).finish() {
-                    take(lot).await?;
+                    take(Piece::Rows(lot)).await?;
                 }
+                take(Piece::Copied(seen.zxid)).await?;
             }
             Event::Transaction { zxid, bytes } => {
                 if let Some(lot) = lots.add(zxid, &bytes).map_err(failed)? {
-                    seen.transactions.push((after, lot));
+                    take(Piece::Transactions(after, lot)).await?;
                     after = seen.zxid;
                 }
                 let transaction = Transaction::read(&mut Reader::new(&bytes)).map_err(failed)?;
@@ -90,7 +102,7 @@ pub(super) async fn read(
         }
     }
     if let Some(lot) = lots.take() {
-        seen.transactions.push((after, lot));
+        take(Piece::Transactions(after, lot)).await?;
     }
     Ok(seen)
 }
@@ -104,27 +116,49 @@ pub(super) async fn copy(
     feed.start_stream(&source.to_string(), again).await?;
     let bar = progress(0, "nodes");
     let counted = bar.clone();
-    let (sender, lots) = mpsc::channel::<Bytes>(LOTS);
+    let (sender, pieces) = mpsc::channel::<Piece>(LOTS);
     let reading = async {
         let sender = sender;
-        let gone = || failed("the rows were not taken");
-        let take = async |lot: Vec<u8>| sender.send(lot.into()).await.map_err(|_| gone());
+        let gone = || failed("what came was not taken");
+        let take = async |piece: Piece| sender.send(piece).await.map_err(|_| gone());
         read(source, take, |nodes| {
             counted.set_length(nodes);
             counted.set_position(nodes);
         })
         .await
     };
-    let (seen, sent) = tokio::join!(reading, feed.rows(0, lots));
+    let (seen, sent) = tokio::join!(reading, send(pieces, feed));
     bar.finish_and_clear();
     sent?;
     let seen = seen?;
-    let zxid = format!("{:#x}", seen.snapshot_zxid);
-    feed.step(&ZkStep::Copied { zxid, fuzzy: true }).await?;
-    for (after, lot) in seen.transactions {
-        feed.transactions(after, lot).await?;
-    }
     let row = feed.step(&ZkStep::Exact).await?;
     let losses = Vec::new();
     Ok(Copy { row, inventory: seen.inventory, source_digest: seen.digest, losses })
+}
+
+/// Sends all pieces into the import, those that come while others are on their way no sooner.
+async fn send(mut pieces: mpsc::Receiver<Piece>, feed: &Feed<'_>) -> Result<(), Failure> {
+    let (rows, lots) = mpsc::channel::<Bytes>(1);
+    let copied = async {
+        let rows = rows;
+        while let Some(piece) = pieces.recv().await {
+            match piece {
+                Piece::Rows(lot) => rows.send(lot.into()).await.ok()?,
+                Piece::Copied(zxid) => return Some(zxid),
+                Piece::Transactions(..) => return None,
+            }
+        }
+        None
+    };
+    let (copied, sent) = tokio::join!(copied, feed.rows(0, lots));
+    sent?;
+    // Whoever reads says itself why it did not come to the end.
+    let Some(zxid) = copied else { return Ok(()) };
+    feed.step(&ZkStep::Copied { zxid: format!("{zxid:#x}"), fuzzy: true }).await?;
+    while let Some(piece) = pieces.recv().await {
+        if let Piece::Transactions(after, lot) = piece {
+            feed.transactions(after, lot).await?;
+        }
+    }
+    Ok(())
 }

@@ -1,11 +1,12 @@
 //! ZooKeeper's tree: nodes, sessions and access lists, with its semantics to the letter.
 //!
-//! Start at `tree` for what is kept, at `requests` for what clients ask, at `import` for trees that
-//! come from elsewhere.
+//! Start at `tree` for what is kept, at `requests` for what clients ask, at `import` and
+//! `import_step` for trees that come from elsewhere.
 
 mod acl;
 mod compare;
 mod import;
+mod import_step;
 mod key;
 mod node;
 mod ops;
@@ -18,9 +19,10 @@ mod session;
 mod tree;
 
 pub use self::acl::Asker;
-pub use self::import::{
-    ROW_ACL, ROW_NODE, ROW_SESSION, ZkExisting, ZkImport, ZkImportPhase, ZkImportStatus,
-    ZkImportStep,
+pub use self::import::ZkImport;
+pub use self::import_step::{
+    ROW_ACL, ROW_NODE, ROW_SESSION, ZkExisting, ZkImportPhase, ZkImportStatus, ZkImportStep,
+    ZkPortSeen,
 };
 pub use self::node::Znode;
 pub use self::requests::{ZkBatch, ZkCaller, ZkReply, ZkRequest};
