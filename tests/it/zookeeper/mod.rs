@@ -6,6 +6,7 @@ mod endpoint;
 mod files;
 mod import;
 mod migration;
+mod migration_faults;
 mod observer;
 mod servers;
 mod tree;
