@@ -213,6 +213,9 @@ ORCH_BINARY=${CARGO_TARGET_DIR:-$PROJECT_DIR/target}/release/orch
 
 # Builds the release binary: one static file that runs on any Linux of this architecture. Only
 # the last crate is told to link statically, so that build scripts and macros stay as they are.
-build_release() {
+# What a surrounding `cargo test` says of its own package is taken away: build scripts that look at
+# it would run again, and half of the dependencies be compiled anew.
+build_release() (
+  for name in $(compgen -e CARGO_PKG_) $(compgen -e CARGO_MANIFEST_); do unset "$name"; done
   cargo rustc --release --locked --bin orch -- -C target-feature=+crt-static
-}
+)

@@ -148,6 +148,8 @@ pub const ZK_TICK_MS_MIN: u64 = 10;
 pub const ZK_CONNECT_BYTES_MAX: usize = 1024;
 /// How long a client may take over its first frame, in milliseconds.
 pub const ZK_FIRST_FRAME_WAIT_MS: u64 = 10_000;
+/// How long a client may take over what is said last on its connection, in milliseconds.
+pub const ZK_LAST_WRITE_MS: u64 = 30_000;
 /// Bytes waiting for one client from which on its further requests wait.
 pub const ZK_OUT_BYTES_HIGH: usize = 2 << 20;
 /// Bytes waiting for one client from which on it is let go: watch events can't wait.
@@ -162,6 +164,9 @@ pub const ZK_ACL_ENTRIES_MAX: usize = 1024;
 pub const ZK_IDS_MAX: usize = 64;
 /// What one connection may prove to be: bytes of one identity's proof.
 pub const ZK_ID_BYTES_MAX: usize = 4096;
+/// What one connection may prove to be: bytes of all its identities. They go through the log with
+/// its requests.
+pub const ZK_IDS_BYTES_MAX: usize = 32 << 10;
 /// Bytes of the answer to one request for several reads.
 pub const ZK_MULTI_READ_BYTES_MAX: usize = 16 << 20;
 /// Bytes of the paths that one connection watches.
@@ -174,16 +179,30 @@ pub const ZK_EVENTS_MAX: usize = 4096;
 pub const ZK_CONNECTIONS_MAX: usize = 20_000;
 /// Watches of one connection.
 pub const ZK_WATCHES_PER_CONNECTION_MAX: usize = 250_000;
+/// Lots of requests of one server's clients that are on their way through the log at once.
+pub const ZK_LOTS_IN_FLIGHT: usize = 2;
+/// Requests that go in one lot rather than in two.
+pub const ZK_LOT_REQUESTS_MIN: usize = 32;
 /// Requests of clients in one command.
 pub const ZK_BATCH_REQUESTS_MAX: usize = 2048;
 /// Bytes of requests of clients in one command, unless one alone has more.
 pub const ZK_BATCH_BYTES: usize = 768 << 10;
+/// Bytes of a node's data up to which a read of it may travel through the log with the writes
+/// that it stands between.
+pub const ZK_PASSING_READ_BYTES: usize = 16 << 10;
+/// Bytes of answers to such reads in one batch; who asks for more has to ask again.
+pub const ZK_PASSING_READS_BYTES_MAX: usize = 16 << 20;
 /// Sessions that one server tells the leader of at once.
 pub const ZK_TOUCHED_MAX: usize = 50_000;
 /// Sessions that one command ends.
 pub const ZK_EXPIRED_PER_COMMAND_MAX: usize = 256;
 /// Nodes that one command removes because they are over.
 pub const ZK_REAPED_PER_COMMAND_MAX: usize = 1024;
+/// Nodes that may be looked at to count what a quota is about; while more were, and are not
+/// forgiven yet, no further count is begun.
+pub const ZK_RECOUNTED_NODES_MAX: u64 = 1_000_000;
+/// Nodes looked at that are forgiven a second.
+pub const ZK_RECOUNTED_NODES_PER_SECOND: u64 = 20_000;
 /// Imports of trees that are remembered.
 pub const ZK_IMPORTS_MAX: usize = 16;
 /// Bytes of the name of an import.

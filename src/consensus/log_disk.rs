@@ -38,8 +38,13 @@ pub struct Identity {
 /// One change to what a disk keeps.
 #[derive(Debug)]
 pub enum LogOp {
-    /// Adds entries at the end.
-    Append(Vec<Entry>),
+    /// Adds entries at the end. With them comes how far the log is committed, if that is news.
+    Append {
+        /// The entries.
+        entries: Vec<Entry>,
+        /// As [`LogOp::Committed`].
+        committed: Option<LogId>,
+    },
     /// Drops all entries from this index on.
     TruncateFrom(u64),
     /// Drops all entries up to this one.

@@ -7,6 +7,7 @@
 mod end_mark;
 mod frame;
 mod open;
+mod spacers;
 mod writer;
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ pub struct RaftLog {
 struct Tail {
     vote: Option<Vote>,
     committed: Option<LogId>,
+    /// What the disk was told of that.
+    committed_told: Option<LogId>,
     last_purged: Option<LogId>,
     entries: VecDeque<Entry>,
     bytes: u64,
@@ -71,6 +73,7 @@ impl RaftLog {
         let tail = Tail {
             vote: loaded.vote,
             committed: loaded.committed,
+            committed_told: loaded.committed,
             last_purged: loaded.last_purged,
             entries: loaded.entries.into(),
             bytes,
@@ -88,6 +91,16 @@ impl RaftLog {
 
     async fn queue(&self, op: LogOp, done: Done) -> io::Result<()> {
         self.jobs.send(LogJob { op, done }).await.map_err(|_| closed())
+    }
+
+    /// How far the log is committed, if the disk was not told yet: a hint, which waits for
+    /// something that has to be written anyway.
+    fn news_of_committed(&self) -> Option<LogId> {
+        self.change(|tail| {
+            let news = tail.committed.filter(|_| tail.committed != tail.committed_told);
+            tail.committed_told = tail.committed;
+            news
+        })
     }
 
     async fn carry_out(&self, op: LogOp) -> io::Result<()> {
@@ -145,6 +158,9 @@ impl RaftLog {
     /// # Errors
     /// If it could not be made durable.
     pub async fn close(&self) -> io::Result<()> {
+        if let Some(committed) = self.news_of_committed() {
+            self.queue(LogOp::Committed(committed), Done::Unasked).await?;
+        }
         self.carry_out(LogOp::Close).await
     }
 }
@@ -214,10 +230,7 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
-        let Some(committed) = committed else { return Ok(()) };
-        self.change(|tail| tail.committed = Some(committed));
-        // Only a hint: if the queue is full, a later one will do.
-        let _ = self.jobs.try_send(LogJob { op: LogOp::Committed(committed), done: Done::Unasked });
+        self.change(|tail| tail.committed = committed.or(tail.committed));
         Ok(())
     }
 
@@ -245,7 +258,8 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
                 tail.entries.push_back(entry.clone());
             }
         });
-        self.queue(LogOp::Append(entries), Done::Flushed(callback)).await
+        let committed = self.news_of_committed();
+        self.queue(LogOp::Append { entries, committed }, Done::Flushed(callback)).await
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {

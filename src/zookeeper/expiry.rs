@@ -154,7 +154,7 @@ impl Expiry {
                     self.pass_on(&touched).await;
                     touched
                 }
-                touched = self.there.recv() => touched.unwrap_or_default(),
+                touched = heard_of(&mut self.there) => touched,
                 _ = ticks.tick() => Vec::new(),
             };
             let now = Instant::now();
@@ -260,6 +260,14 @@ impl Expiry {
     }
 }
 
+/// Sessions that another server heard; never, once none can tell any more.
+async fn heard_of(there: &mut mpsc::Receiver<Vec<i64>>) -> Vec<i64> {
+    match there.recv().await {
+        Some(touched) => touched,
+        None => std::future::pending().await,
+    }
+}
+
 fn is_over(tree: &Tree, path: &str, now: Timestamp) -> bool {
     tree.get(path).is_some_and(|node| {
         node.children() == 0
@@ -269,4 +277,20 @@ fn is_over(tree: &Tree, path: &str, now: Timestamp) -> bool {
                 Owner::Persistent | Owner::Session(_) => false,
             }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn servers_that_tell_nothing_any_more_are_not_asked_again_and_again() {
+        let (heard, mut there) = mpsc::channel(1);
+        heard.send(vec![7]).await.unwrap();
+        assert_eq!(heard_of(&mut there).await, [7]);
+        drop(heard);
+        assert_eq!(heard_of(&mut there).now_or_never(), None, "there is nothing to wake up for");
+    }
 }

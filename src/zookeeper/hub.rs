@@ -2,11 +2,13 @@
 //! changes passes here in one order, and that is the order that clients see.
 //!
 //! Reads are answered from the newest view of the tree; writes go through the log, many at a time
-//! and one lot after another, so that each session's stay in order; one that comes behind a read
-//! waits until that is answered. When a new view comes, its
-//! changes are told to whoever watches before anything is answered from it.
+//! in a few lots at once. No client is in two of them, so that each session's stay in order. A small
+//! read between two writes
+//! that are on their way goes with them; a write behind another waits until that is answered. When
+//! a new view comes, its changes are told to whoever watches before anything is answered from it.
 
 mod conn;
+mod lots;
 mod requests;
 mod words;
 
@@ -19,24 +21,24 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use self::conn::{Conn, Item, Stage};
 use super::config::Config;
-use super::connection::Out;
+use super::connection::{Out, Room};
 use super::reads::{self, Armed, Caller};
-use super::watches::{ConnId, Fired, Watches};
+use super::watches::{ConnId, EventKind, Fired, Watches};
 use crate::clock::SharedClock;
 use crate::consensus::{Committed, Consensus, Consistency, Leadership, ProposeError, View};
-use crate::jute::op::{ErrorCode, Op, PERM_READ};
+use crate::jute::op::{ErrorCode, Op};
 use crate::jute::reply::ConnectReply;
 use crate::jute::{Field, Id};
-use crate::limits::{ZK_BATCH_BYTES, ZK_BATCH_REQUESTS_MAX, ZK_OUT_BYTES_HIGH};
+use crate::limits::ZK_OUT_BYTES_HIGH;
 use crate::observe::metrics::Metrics;
-use crate::state::znodes::{Asker, Tree, ZkBatch, ZkCaller, ZkReply, ZkRequest, ZnodeChange};
-use crate::state::{Command, Reply, Request};
+use crate::state::Reply;
+use crate::state::znodes::{Asker, Tree, ZkCaller, ZkReply, ZkRequest, ZnodeChange};
 
 /// What reaches the hub from connections.
 #[derive(Debug)]
@@ -51,7 +53,7 @@ pub(super) enum HubEvent {
         permits: Arc<Semaphore>,
     },
     /// It asks.
-    Frames { id: ConnId, frames: Vec<Bytes>, room: OwnedSemaphorePermit },
+    Frames { id: ConnId, frames: Vec<Bytes>, room: Room },
     /// It has taken enough of what it was told that more may follow.
     Room { id: ConnId },
     /// It is gone.
@@ -100,7 +102,10 @@ pub(super) struct Hub {
     /// Connections with something to flush, or to advance.
     touched: BTreeSet<ConnId>,
     gathered: VecDeque<Gathered>,
-    in_flight: Option<BoxFuture<'static, Outcome>>,
+    /// Lots on their way through the log.
+    in_flight: FuturesUnordered<BoxFuture<'static, Outcome>>,
+    /// Whose requests are in them.
+    on_their_way: BTreeSet<ConnId>,
     /// Answers that this server's view does not show yet.
     waiting: VecDeque<(u64, Vec<ConnId>, Vec<ZkReply>)>,
     later: FuturesUnordered<BoxFuture<'static, Later>>,
@@ -152,7 +157,8 @@ impl Hub {
             watches: Watches::default(),
             touched: BTreeSet::new(),
             gathered: VecDeque::new(),
-            in_flight: None,
+            in_flight: FuturesUnordered::new(),
+            on_their_way: BTreeSet::new(),
             waiting: VecDeque::new(),
             later: FuturesUnordered::new(),
             next_later: 0,
@@ -186,10 +192,7 @@ impl Hub {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                outcome = next_outcome(&mut self.in_flight) => {
-                    self.in_flight = None;
-                    self.take_outcome(outcome);
-                }
+                Some(outcome) = self.in_flight.next() => self.take_outcome(outcome),
                 changed = views.changed() => {
                     if changed.is_err() {
                         break;
@@ -271,12 +274,12 @@ impl Hub {
         if newest.applied_index == self.view.applied_index {
             return;
         }
-        let before = std::mem::replace(&mut self.view, newest);
+        self.view = newest;
         let tree = self.view.state.clone();
         match tree.zk().changes_since(self.seen) {
             Some(changes) => {
                 for change in changes {
-                    self.tell(change, before.state.zk());
+                    self.tell(change);
                 }
             }
             // Another tree, or too far behind: clients come again and say what they know.
@@ -298,18 +301,14 @@ impl Hub {
         self.touched.extend(self.conns.values().filter(|conn| waits(conn)).map(|conn| conn.id));
     }
 
-    fn tell(&mut self, change: &ZnodeChange, before: &Tree) {
+    fn tell(&mut self, change: &ZnodeChange) {
         let mut fired = Vec::new();
         self.watches.fire(&change.path, change.kind, &mut fired);
         for Fired { kind, path, to } in fired {
-            // A node that is gone is judged by what it was, with the access lists there were then.
-            let view = self.view.state.clone();
-            let tree = if view.zk().get(&path).is_some() { view.zk() } else { before };
-            let node = tree.get(&path);
             for id in to {
                 let Some(conn) = self.conns.get_mut(&id) else { continue };
                 let asker = Asker { ids: &conn.ids, superuser: false };
-                if node.is_some_and(|node| !tree.allows(node, PERM_READ, asker)) {
+                if !change.is_for(kind == EventKind::Children, asker) {
                     continue;
                 }
                 conn.event(kind as i32, change.zxid, &path);
@@ -320,6 +319,9 @@ impl Hub {
 
     /// What became of a lot that was proposed.
     fn take_outcome(&mut self, (conns, outcome): Outcome) {
+        for id in &conns {
+            self.on_their_way.remove(id);
+        }
         match outcome {
             Ok(Committed { reply: Reply::Zk(replies), index }) if replies.len() == conns.len() => {
                 self.waiting.push_back((index, conns, replies));
@@ -364,64 +366,9 @@ impl Hub {
                 self.connected(*id, &answer);
                 continue;
             }
-            let first = conn
-                .items
-                .iter_mut()
-                .find(|(item, _)| matches!(item, Item::Write { reply: None, .. }));
-            if let Some((Item::Write { reply, .. }, _)) = first {
-                *reply = Some(answer);
-            }
+            conn.replies.push_back(answer);
             self.touched.insert(*id);
         }
-    }
-
-    /// Starts the next lot, if none is on its way.
-    fn launch(&mut self) {
-        if self.in_flight.is_some() || self.gathered.is_empty() {
-            return;
-        }
-        let mut batch =
-            ZkBatch { enforce_quota: self.around.config.enforce_quota, ..ZkBatch::default() };
-        let mut callers: BTreeMap<ConnId, (Arc<ZkCaller>, u32)> = BTreeMap::new();
-        let mut conns = Vec::new();
-        let mut bytes = 0;
-        while let Some(next) = self.gathered.front() {
-            let full = conns.len() >= ZK_BATCH_REQUESTS_MAX || bytes + next.bytes > ZK_BATCH_BYTES;
-            if full && !conns.is_empty() {
-                break;
-            }
-            let Some(Gathered { conn, caller, mut request, bytes: size }) =
-                self.gathered.pop_front()
-            else {
-                break;
-            };
-            if let (ZkRequest::Op { caller: place, .. }, Some(caller)) = (&mut request, caller) {
-                *place = match callers.get(&conn) {
-                    Some((known, place)) if Arc::ptr_eq(known, &caller) => *place,
-                    _ => {
-                        let place = batch.callers.len() as u32;
-                        batch.callers.push(ZkCaller::clone(&caller));
-                        callers.insert(conn, (caller, place));
-                        place
-                    }
-                };
-            }
-            bytes += size;
-            conns.push(conn);
-            batch.requests.push(request);
-        }
-        self.around.metrics.zk_batch_requests.observe(conns.len() as f64);
-        let consensus = self.around.consensus.clone();
-        // On a task of its own: encoding must not hold up the loop.
-        let proposed = tokio::spawn(async move {
-            consensus.propose(Request::from(Command::Zk(Box::new(batch)))).await
-        });
-        self.in_flight = Some(Box::pin(async move {
-            let outcome = proposed.await.unwrap_or_else(|error| {
-                Err(ProposeError::Unknown(format!("the server's task failed: {error}")))
-            });
-            (conns, outcome)
-        }));
     }
 
     /// Hands what was said to the sockets; who does not take it is let go.
@@ -554,6 +501,7 @@ impl Hub {
         let bytes = 64
             + match &request {
                 ZkRequest::Op { body, .. } => body.len(),
+                ZkRequest::Attach { password, .. } => password.len(),
                 _ => 0,
             };
         self.gathered.push_back(Gathered { conn, caller, request, bytes });
@@ -565,7 +513,11 @@ impl Hub {
         for id in touched {
             self.advance_one(id);
             let Some(conn) = self.conns.get_mut(&id) else { continue };
-            for (op, body, caller) in conn.release() {
+            if conn.held_writes == 0 {
+                continue;
+            }
+            let tree = self.view.state.zk();
+            for (op, body, caller) in conn.release(|op, body| tree.may_pass(op, body)) {
                 self.gather_write(id, op, &body, caller);
             }
         }
@@ -584,11 +536,7 @@ impl Hub {
             if conn.is_full() {
                 return;
             }
-            let waits = match conn.items.front() {
-                None => return,
-                Some((item, _)) => item.waits(),
-            };
-            if waits {
+            if conn.waits() {
                 return;
             }
             let Some((item, lot)) = conn.items.pop_front() else { return };
@@ -597,7 +545,16 @@ impl Hub {
             let zxid = self.view.state.zk().zxid();
             match item {
                 Item::Read { xid, op, body } => self.read(id, xid, op, &body),
-                Item::Write { xid, op, reply: Some(reply) } => {
+                Item::Logged { xid, op } => {
+                    let Some(reply) = conn.replies.pop_front() else { return };
+                    if reply.err == ErrorCode::ConnectionLoss.number() {
+                        tracing::info!(
+                            peer = %conn.peer,
+                            "closed: the client asks for too much at once between its writes"
+                        );
+                        self.close(id);
+                        return;
+                    }
                     conn.reply_number(xid, reply.zxid, reply.err, &reply.body);
                     self.written(id, op, reply.err);
                 }
@@ -606,7 +563,7 @@ impl Hub {
                     Err(code) => conn.reply(xid, zxid, code, &[]),
                 },
                 Item::Known { xid, err, body } => conn.reply(xid, zxid, err, &body),
-                Item::Held { .. } | Item::Write { .. } | Item::Later { .. } => {}
+                Item::Held { .. } | Item::Later { .. } => {}
             }
         }
     }
@@ -650,12 +607,5 @@ impl Hub {
             self.close(before);
         }
         self.take_held(id);
-    }
-}
-
-async fn next_outcome(in_flight: &mut Option<BoxFuture<'static, Outcome>>) -> Outcome {
-    match in_flight {
-        Some(outcome) => outcome.await,
-        None => std::future::pending().await,
     }
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::watches::{Mode, Table};
-use crate::jute::op::{ErrorCode, Op, PERM_ADMIN, PERM_READ};
+use crate::jute::op::{ErrorCode, Op, PERM_READ};
 use crate::jute::reply::{
-    AclReply, ChildrenReply, DataReply, MultiReply, MultiResult, NamesReply, NumberReply,
-    StatReply, WhoAmIReply,
+    ChildrenReply, DataReply, MultiReply, MultiResult, NamesReply, NumberReply, StatReply,
+    WhoAmIReply,
 };
 use crate::jute::request::{MultiReadRequest, PathRequest, WatchRequest};
 use crate::jute::{Field, Id};
@@ -44,15 +44,12 @@ pub(super) fn answer(
     Ok(match op {
         Op::Exists => {
             let request = WatchRequest::from_bytes(body)?;
-            if request.path.contains('\0') {
-                return Err(ErrorCode::BadArguments);
-            }
+            let stat = tree.read_stat(request.path);
             // A node that is not there can be waited for.
-            if request.watch {
+            if request.watch && !matches!(stat, Err(ErrorCode::BadArguments)) {
                 armed.push((Table::Data, request.path.to_owned()));
             }
-            let node = tree.get(request.path).ok_or(ErrorCode::NoNode)?;
-            StatReply { stat: node.stat() }.to_bytes()
+            StatReply { stat: stat? }.to_bytes()
         }
         Op::GetData => reader.data(&WatchRequest::from_bytes(body)?, armed)?.to_bytes(),
         Op::GetChildren => {
@@ -64,9 +61,7 @@ pub(super) fn answer(
             ChildrenReply { names, stat: node.stat() }.to_bytes()
         }
         Op::GetAcl => {
-            let request = PathRequest::from_bytes(body)?;
-            let node = reader.node(request.path, PERM_READ | PERM_ADMIN)?;
-            AclReply { acl: tree.acl_shown(node, caller.asker()), stat: node.stat() }.to_bytes()
+            tree.read_acl(PathRequest::from_bytes(body)?.path, caller.asker())?.to_bytes()
         }
         Op::GetEphemerals => {
             let prefix = PathRequest::from_bytes(body)?.path.trim();
@@ -120,11 +115,11 @@ impl<'t> Reads<'t> {
         request: &WatchRequest<'_>,
         armed: &mut Armed,
     ) -> Result<DataReply<'t>, ErrorCode> {
-        let node = self.node(request.path, PERM_READ)?;
+        let data = self.tree.read_data(request.path, self.caller.asker())?;
         if request.watch {
             armed.push((Table::Data, request.path.to_owned()));
         }
-        Ok(DataReply { data: node.data(), stat: node.stat() })
+        Ok(data)
     }
 
     fn children<'r>(

@@ -12,6 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 use crate::jute::Id;
+use crate::limits::ZK_ID_BYTES_MAX;
 
 /// Files that a listener for encrypted connections needs, all of them PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +99,9 @@ pub(super) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
 pub(super) fn identity(connection: &rustls::ServerConnection) -> Vec<Id> {
     let certificate = connection.peer_certificates().and_then(|chain| chain.first());
     let subject = certificate
-        .and_then(|der| X509Certificate::from_der(der).ok().map(|(_, cert)| name(cert.subject())));
+        .and_then(|der| X509Certificate::from_der(der).ok().map(|(_, cert)| name(cert.subject())))
+        // It goes through the log with what the client asks.
+        .filter(|subject| subject.len() <= ZK_ID_BYTES_MAX);
     subject.into_iter().map(|id| Id { scheme: "x509".to_owned(), id }).collect()
 }
 

@@ -102,6 +102,8 @@ pub(super) struct Watches {
     child: BTreeMap<Arc<str>, BTreeMap<ConnId, u8>>,
     of_conn: BTreeMap<ConnId, BTreeSet<(Table, Arc<str>)>>,
     recursive: usize,
+    /// Entries of `of_conn`.
+    count: usize,
     /// Bytes of each connection's paths.
     bytes: BTreeMap<ConnId, usize>,
 }
@@ -125,6 +127,7 @@ impl Watches {
         let length = path.len();
         if self.of_conn.entry(conn).or_default().insert((table, path)) {
             *self.bytes.entry(conn).or_default() += length;
+            self.count += 1;
         }
     }
 
@@ -143,7 +146,7 @@ impl Watches {
 
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.of_conn.values().map(BTreeSet::len).sum()
+        self.count
     }
 
     /// Bytes of the paths that a connection watches, about.
@@ -202,10 +205,11 @@ impl Watches {
                 self.table(table).remove(path);
             }
             if let (Some(key), Some(of_conn)) = (key, self.of_conn.get_mut(&conn)) {
-                if of_conn.remove(&(table, key))
-                    && let Some(bytes) = self.bytes.get_mut(&conn)
-                {
-                    *bytes -= path.len();
+                if of_conn.remove(&(table, key)) {
+                    self.count -= 1;
+                    if let Some(bytes) = self.bytes.get_mut(&conn) {
+                        *bytes -= path.len();
+                    }
                 }
                 if of_conn.is_empty() {
                     self.of_conn.remove(&conn);
@@ -218,7 +222,9 @@ impl Watches {
     /// Takes all watches of a connection away.
     pub(super) fn forget(&mut self, conn: ConnId) {
         self.bytes.remove(&conn);
-        for (table, path) in self.of_conn.remove(&conn).unwrap_or_default() {
+        let watched = self.of_conn.remove(&conn).unwrap_or_default();
+        self.count -= watched.len();
+        for (table, path) in watched {
             self.clear(conn, table, &path, u8::MAX);
         }
     }
@@ -342,6 +348,9 @@ mod tests {
         assert!(watches.has(1, "/a", Which::Persistent) && watches.has(2, "/a", Which::Recursive));
         assert!(!watches.has(1, "/a", Which::Data));
         assert!(watches.remove(2, "/a", Which::Any) && !watches.remove(2, "/a", Which::Any));
+        assert_eq!(watches.len(), 2, "in both tables");
+        watches.add(1, Table::Data, "/a", Mode::Once);
+        assert_eq!(watches.len(), 2);
         watches.forget(1);
         assert_eq!(watches.counts(), (0, 0, 0));
         assert_eq!(watches.recursive, 0);

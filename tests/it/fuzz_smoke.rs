@@ -10,7 +10,7 @@ use orch::state::{Command, Request, Stamp, State, snapshot};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-#[path = "../fuzz/readers.rs"]
+#[path = "../fuzz/readers/mod.rs"]
 mod readers;
 
 const SEED: u64 = 0x6f72_6368;
@@ -100,7 +100,7 @@ fn job_files() {
         yaml.iter().map(|file| [&[0], file.as_bytes()].concat()).collect();
     inputs.push([&[1], json.as_bytes()].concat());
     inputs.push([&[2], toml.as_bytes()].concat());
-    feed(&inputs, readers::job_file);
+    feed(&inputs, readers::job_file::feed);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn log_entries() {
         }
         inputs.push(batch.finish());
     }
-    feed(&inputs, readers::log_entry);
+    feed(&inputs, readers::log_entry::feed);
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn snapshots() {
         snapshot::write(&state, &mut bytes).unwrap();
         inputs.push(bytes);
     }
-    feed(&inputs, readers::snapshot);
+    feed(&inputs, readers::snapshot::feed);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn messages() {
         [vec![1], to_bytes(&report).unwrap()].concat(),
         [vec![2], to_bytes(&node).unwrap()].concat(),
     ];
-    feed(&inputs, readers::message);
+    feed(&inputs, readers::message::feed);
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn marathon_definitions() {
         [&[1], app.as_bytes()].concat(),
         [&[1], pod.as_bytes()].concat(),
     ];
-    feed(&inputs, readers::marathon);
+    feed(&inputs, readers::marathon::feed);
 }
 
 /// Each kind of message, with the byte that names it to the reader.
@@ -261,7 +261,7 @@ fn zookeeper_messages() -> Vec<Vec<u8>> {
 
 #[test]
 fn messages_of_zookeeper() {
-    feed(&zookeeper_messages(), readers::zookeeper_message);
+    feed(&zookeeper_messages(), readers::zookeeper_message::feed);
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn snapshot_files_of_zookeeper() {
     let inputs = [plain, file(Tail { digest, last_zxid: None }), file(Tail::default())];
     feed(
         &[inputs.as_slice(), &[gzip.finish().unwrap(), snappy]].concat(),
-        readers::zookeeper_snapshot,
+        readers::zookeeper_snapshot::feed,
     );
 }
 
@@ -306,5 +306,5 @@ fn log_files_of_zookeeper() {
     let bytes = writer.finish().unwrap();
     let padded = [bytes.as_slice(), &[0; 100]].concat();
     let torn = bytes[..bytes.len() - 5].to_vec();
-    feed(&[bytes, padded, torn], readers::zookeeper_log);
+    feed(&[bytes, padded, torn], readers::zookeeper_log::feed);
 }

@@ -299,7 +299,8 @@ pub enum ZkStep {
     },
     /// The copy, or a part of it, goes into the nodes that clients see.
     Merge {
-        /// Node under which it is put.
+        /// Where that node comes to; the ones above it are made. At `/` the root keeps its own data
+        /// and access list, unless all is taken.
         at: String,
         /// Node from which on it is taken.
         only: String,

@@ -196,8 +196,8 @@ pub(crate) async fn add_zk_transactions(
     take_step(&context, key, &name, ZkImportStep::Transactions { generation, after, bytes }).await
 }
 
-/// The nodes of an import that was taken back, as a snapshot file of ZooKeeper, with all that was
-/// written since its clients came here.
+/// The nodes of an import as a snapshot file of ZooKeeper: of one that was taken back, with all that
+/// was written since its clients came here; of one that is copied once, as they have come.
 #[utoipa::path(
     get, path = "/v1/zk/imports/{name}/snapshot", tag = "zookeeper",
     params(("name" = String, Path, description = "The import"), Read),
@@ -211,11 +211,12 @@ pub(crate) async fn read_zk_import_snapshot(
     let view = context.view(query.consistency).await?;
     let import =
         view.state.zk_import(&name).cloned().ok_or_else(|| Problem::not_found("import", &name))?;
-    if import.status.phase != ZkImportPhase::RolledBack {
+    let came = !import.status.live && import.status.phase == ZkImportPhase::Following;
+    if !came && import.status.phase != ZkImportPhase::RolledBack {
         return Err(Problem::new(
             StatusCode::CONFLICT,
             "conflict",
-            format!("the import {name} was not rolled back: its nodes are not at rest"),
+            format!("the nodes of the import {name} are not at rest, or clients have them"),
         ));
     }
     let slot = context.stream_slot()?;

@@ -234,6 +234,10 @@ fn refused(code: ErrorCode, path: &str) -> Problem {
             conflict(format!("node {path} is ephemeral: it can't have children"))
         }
         ErrorCode::QuotaExceeded => conflict(format!("the quota that holds for {path} is used up")),
+        ErrorCode::ThrottledOp => Problem::unavailable(
+            "throttled",
+            format!("node {path}: too much was counted for quotas lately; try again in a minute"),
+        ),
         ErrorCode::BadArguments => {
             Problem::invalid(format!("node {path}: that can't be done to a node of this kind"))
         }

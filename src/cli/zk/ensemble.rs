@@ -1,21 +1,34 @@
-//! An import through the clients' port of an ensemble.
+//! An import from an ensemble that is named by its clients' ports: as one of its observers where its
+//! quorum port lets one in, else as a client of it.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::feed::{Feed, progress};
-use super::import::Copy;
+use super::import::{Copy, Proof};
+use super::observe;
+use super::wait::{self, COMES_BACK, patiently};
 use crate::api::view::zk::ZkStep;
 use crate::cli::failure::Failure;
+use crate::cli::output::note;
+use crate::jute::file::{NodeRow, OPEN_ACL_KEY};
 use crate::jute::rows::Row;
+use crate::jute::{StatPersisted, path};
 use crate::migrate::zookeeper::chunks::Chunks;
 use crate::migrate::zookeeper::inventory::Inventory;
+use crate::migrate::zookeeper::link::LiveSource;
 use crate::migrate::zookeeper::servers;
-use crate::migrate::zookeeper::walk::{Walked, losses, walk};
+use crate::migrate::zookeeper::walk::{WalkError, Walked, losses, walk};
 use crate::zookeeper::client::{Client, Ensemble, Options};
 
 /// Lots between who reads and who sends.
 const LOTS: usize = 8;
+/// How long it may take to find out whether an observer gets in.
+const PROBE_MAX: Duration = Duration::from_secs(15);
+/// The observer's number that only looks.
+const PROBE_ID: i64 = 248;
 
 fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::failed(error.to_string())
@@ -36,35 +49,101 @@ pub(super) async fn connect(
     ensemble: &Ensemble,
     auth: &[(String, String)],
 ) -> Result<Client, Failure> {
-    let (client, _events) = Client::connect(ensemble, Options::default()).await.map_err(failed)?;
+    let options = Options { give_up_refused: COMES_BACK, ..Options::default() };
+    let most = options.give_up;
+    let connecting = Client::connect(ensemble, options);
+    let connected = patiently(&format!("a server of {ensemble}"), most, connecting).await;
+    let (client, _events) = connected.map_err(failed)?;
     for (scheme, proof) in auth {
         client.auth(scheme, proof.as_bytes()).await.map_err(failed)?;
     }
     Ok(client)
 }
 
-/// Copies all that clients see.
+/// How to copy what an ensemble has.
+#[derive(Debug)]
+pub(super) struct Ways<'w> {
+    /// Who reads its nodes.
+    pub(super) auth: &'w [(String, String)],
+    /// Not as an observer, even if that can be.
+    pub(super) as_client: bool,
+    /// Where to begin: a node of the ensemble.
+    pub(super) top: &'w str,
+}
+
+/// Copies it by the way that carries most.
 pub(super) async fn copy(
     ensemble: &Ensemble,
-    auth: &[(String, String)],
+    ways: Ways<'_>,
     again: bool,
     feed: &Feed<'_>,
 ) -> Result<Copy, Failure> {
-    let client = connect(ensemble, auth).await?;
-    let source = ensemble.to_string();
-    feed.start_stream(&source, again).await?;
-    let expected = match ensemble.servers.first() {
-        Some(server) => servers::ask(server).await.nodes.unwrap_or(0),
-        None => 0,
+    // All of it has paths of its own, whatever part is asked for.
+    let all = Ensemble { chroot: String::new(), ..ensemble.clone() };
+    let client = connect(&all, ways.auth).await?;
+    if !ways.as_client {
+        let source = LiveSource { quorum: Vec::new(), clients: Some(all.clone()) };
+        let why_not = match wait::probe(&source, PROBE_ID, PROBE_MAX).await {
+            Ok(observer) => {
+                note(&format!(
+                    "as an observer, through the quorum port {}: with times to live, containers \
+                     and sessions",
+                    observer.address()
+                ));
+                drop(observer);
+                let _ = client.close().await;
+                return observe::copy(&source, &format!("{all} as an observer"), again, feed).await;
+            }
+            Err(why) => why,
+        };
+        note(&format!(
+            "note: no observer gets in ({why_not}).\nnote: copying as a client instead, which does \
+             not see times to live, containers and sessions; what is lost is listed at the end"
+        ));
+    }
+    let expected = match all.servers.first() {
+        Some(server) if ways.top == "/" => servers::ask(server).await.nodes.unwrap_or(0),
+        _ => 0,
     };
+    let label = format!("{all} as a client");
+    let copy = as_client(&client, &label, ways.top, expected, again, feed).await?;
+    let _ = client.close().await;
+    Ok(copy)
+}
+
+/// Copies all that clients see at and below `top`.
+async fn as_client(
+    client: &Client,
+    source: &str,
+    top: &str,
+    expected: u64,
+    again: bool,
+    feed: &Feed<'_>,
+) -> Result<Copy, Failure> {
+    // What is read twice is not read alike: it always begins anew.
+    let before = feed.find().await?.filter(|row| row.source == source);
+    if before.as_ref().is_some_and(|row| row.phase == "copying" && row.next_chunk > 0) {
+        note("an earlier command was interrupted; a copy as a client begins anew");
+    }
+    let again = again || before.is_some();
+    let step = ZkStep::Start { source: source.to_owned(), live: false, again };
+    feed.step(&step).await?;
     let bar = progress(expected, "nodes");
     let (sender, lots) = mpsc::channel::<Bytes>(LOTS);
     let mut inventory = Inventory::default();
     let counted = bar.clone();
     let reading = async {
         let mut chunks = Chunks::default();
-        let walked = walk(&client, async |row: &Row<'_>| {
+        // Nobody need be allowed to read what is above; it does not go further than the copy.
+        for above in above(top) {
+            let name = if above == "/" { "" } else { above };
+            let (acl, stat) = (OPEN_ACL_KEY, StatPersisted::default());
+            let row = NodeRow { path: name, data: None, acl, stat };
+            chunks.add(&Row::Node(row)).map_err(|error| WalkError::NotTaken(error.to_string()))?;
+        }
+        let walked = walk(client, top, async |row: &Row<'_>| {
             inventory.add(row);
+            counted.set_length(expected.max(inventory.nodes));
             counted.set_position(inventory.nodes);
             match chunks.add(row).map_err(|error| error.to_string())? {
                 Some(lot) => sender.send(lot.into()).await.map_err(|error| error.to_string()),
@@ -83,8 +162,29 @@ pub(super) async fn copy(
     bar.finish_and_clear();
     sent?;
     let walked: Walked = walked.map_err(failed)?;
-    let _ = client.close().await;
     let zxid = format!("{:#x}", walked.zxids.1);
     let row = feed.step(&ZkStep::Copied { zxid, fuzzy: false }).await?;
-    Ok(Copy { row, inventory, source_digest: None, losses: losses(&walked) })
+    Ok(Copy { row, inventory, proof: Proof::Silent, losses: losses(&walked) })
+}
+
+/// The nodes above one, the root first.
+fn above(path: &str) -> Vec<&str> {
+    let mut above: Vec<&str> =
+        std::iter::successors(path::split(path), |(above, _)| path::split(above))
+            .map(|(above, _)| above)
+            .collect();
+    above.reverse();
+    above
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_above_comes_from_the_root_on() {
+        assert_eq!(above("/a/b/c"), ["/", "/a", "/a/b"]);
+        assert_eq!(above("/a"), ["/"]);
+        assert!(above("/").is_empty());
+    }
 }

@@ -51,13 +51,6 @@ impl<'c> Feed<'c> {
         self.context.client.json(call).await
     }
 
-    /// Begins an import from a source that can't be read twice alike: always anew.
-    pub(super) async fn start_stream(&self, source: &str, again: bool) -> Result<(), Failure> {
-        let same = self.find().await?.is_some_and(|row| row.source == source);
-        let (source, again) = (source.to_owned(), again || same);
-        self.step(&ZkStep::Start { source, live: false, again }).await.map(|_| ())
-    }
-
     /// Sends lots of rows as they are read, the first with the number `from`; returns when all are
     /// durable, or where it broke off.
     pub(super) async fn rows(

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use super::ensemble::Ways;
 use super::feed::Feed;
 use super::{ensemble, files, node_path, observe};
 use crate::api::view::zk::{ZkImportRow, ZkStep};
@@ -22,8 +23,22 @@ use crate::migrate::zookeeper::source::Source;
   orch zk import /var/lib/zookeeper                 all of it; nothing may be here yet
   orch zk import zk://zk1:2181,zk2:2181/app --at /app
   orch zk import observer://zk1:2888,zk2:2888 --only /app --existing keep
+  orch zk import /var/lib/zookeeper --only /app --at /old    /app comes to /old/app
 
-Interrupted, the same command goes on. Nothing is seen by clients before all of it is there.")]
+Ways, and what they carry:
+  DIRECTORY    all that the files have, sessions and times to live too
+  observer://  all of it, at one moment, while the ensemble serves on
+  zk://        the same, if the leader's quorum port can be reached from here and lets an observer
+               in; else what a client sees: no times to live, containers, sessions and ephemeral
+               nodes, and no single moment. What is lost is listed
+
+A copy is proven by the source's own digest of its tree, or (observer) by a second copy where it says
+none; files from before 3.6 say none, and have their checksums only. ZooKeeper writes wrong digests at
+times; where that is the last word, see --accept-unproven.
+
+Nothing is seen by clients before all of it is there. Interrupted, the same command goes on: from files
+where it was; as an observer once the tree is here whole, and from its beginning before that; as a
+client always from the beginning. Exit code 4: refused; it says what to do.")]
 pub(super) struct ImportArgs {
     /// zk://HOST:2181,… (an ensemble), observer://HOST:2888,… (its learners' port), or a directory
     #[arg(value_name = "SOURCE")]
@@ -34,10 +49,14 @@ pub(super) struct ImportArgs {
     /// Who reads an ensemble's nodes there; digest:USER:PASSWORD
     #[arg(long, value_name = "SCHEME:PROOF", value_parser = ensemble::identity)]
     auth: Vec<(String, String)>,
-    /// Put it under this node
+    /// With zk://, copy as a client even where the quorum port lets an observer in
+    #[arg(long)]
+    as_client: bool,
+    /// Put it under this node, with its paths as they are
     #[arg(long, value_name = "PATH", value_parser = node_path, default_value = "/")]
     at: String,
-    /// Take only what is at and below this node
+    /// Take only what is at and below this node: /a comes to AT/a. The root and the nodes above are
+    /// left as they are
     #[arg(long, value_name = "PATH", value_parser = node_path, default_value = "/")]
     only: String,
     /// What becomes of nodes that are here already
@@ -49,6 +68,9 @@ pub(super) struct ImportArgs {
     /// Begin anew, even if a part of it is here already
     #[arg(long)]
     again: bool,
+    /// Put it in even if nothing says that the copy is right
+    #[arg(long)]
+    accept_unproven: bool,
 }
 
 /// What becomes of nodes that are here already.
@@ -83,10 +105,40 @@ pub(super) struct Copy {
     pub(super) row: ZkImportRow,
     /// What the source holds, if it was read now and not before.
     pub(super) inventory: Inventory,
-    /// The digest that the source says its tree has, if it says one.
-    pub(super) source_digest: Option<u64>,
+    /// What is known of its being right.
+    pub(super) proof: Proof,
     /// What does not come along by this way.
     pub(super) losses: Vec<String>,
+}
+
+/// What is known of a copy's being right.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// The source says that its tree has this digest, and so has the copy.
+    Digest(u64),
+    /// It was held against a second copy, and is the same.
+    Compared,
+    /// The source says nothing of its tree.
+    Silent,
+    /// What the source says does not fit, or can't be had; why, and where.
+    Open(String),
+}
+
+impl Proof {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Digest(_) => "digest",
+            Self::Compared => "comparison",
+            Self::Silent => "none",
+            Self::Open(_) => "accepted",
+        }
+    }
+}
+
+/// Whether a copy has that digest, in one of the character sets that a server may have.
+pub(super) fn is_digest_of(row: &ZkImportRow, digest: u64) -> bool {
+    let digest = hex(digest);
+    digest == row.digest || digest == row.digest_ascii
 }
 
 /// What an import came to, for programs.
@@ -103,8 +155,13 @@ struct Report<'r> {
     zxid: &'r str,
     digest: &'r str,
     source_digest: Option<String>,
-    /// Whether the source's digest was known and is the same.
+    /// Whether the copy is known to be right.
     proven: bool,
+    /// By what: `digest`, `comparison`, `none` (the source says nothing), `accepted` (it is not, and
+    /// the operator knows).
+    proof: &'static str,
+    /// Why it is not, and where, as far as that is known.
+    unproven: Option<&'r str>,
     seconds: f64,
     losses: &'r [String],
 }
@@ -112,27 +169,53 @@ struct Report<'r> {
 pub(super) async fn run(args: ImportArgs, context: &Context) -> Outcome {
     let began = tokio::time::Instant::now();
     let feed = Feed::new(&args.name, context);
+    let below = |top: &str, path: &str| match path {
+        "/" if top.is_empty() => "/".to_owned(),
+        "/" => top.to_owned(),
+        path if top == "/" => path.to_owned(),
+        path => format!("{top}{path}"),
+    };
+    // Paths of the source are under its chroot, which its clients don't see.
+    let only = match &args.source {
+        Source::Ensemble(from) => below(&from.chroot, &args.only),
+        _ => args.only.clone(),
+    };
     let copy = match &args.source {
         Source::Directory(path) => {
             files::copy(path, args.log_dir.as_deref(), args.again, &feed).await?
         }
-        Source::Ensemble(from) => ensemble::copy(from, &args.auth, args.again, &feed).await?,
+        Source::Ensemble(from) => {
+            let ways = Ways { auth: &args.auth, as_client: args.as_client, top: &only };
+            ensemble::copy(from, ways, args.again, &feed).await?
+        }
         Source::Observer(quorum) => {
             let from = LiveSource { quorum: quorum.clone(), clients: None };
-            observe::copy(&from, args.again, &feed).await?
+            observe::copy(&from, &from.to_string(), args.again, &feed).await?
         }
     };
-    let proven = check(&copy)?;
     let (row, losses) = (&copy.row, &copy.losses);
     for remark in copy.inventory.remarks() {
         note(&format!("note: {remark}"));
     }
+    if row.mismatches > 0 && row.unverified_since.is_none() {
+        note(&format!(
+            "note: {} told another digest than the copy's, and later ones were equal again, as when \
+             / is written beside its children",
+            count(row.mismatches, "transaction", "transactions")
+        ));
+    }
     for loss in losses {
-        note(&format!("note: {loss}"));
+        note(&format!("lost: {loss}"));
+    }
+    if let Proof::Open(why) = &copy.proof {
+        if !args.accept_unproven {
+            return Err(unproven(why, row));
+        }
+        note(&format!("note: the copy is not proven, and goes in: {why}"));
     }
     let merge = ZkStep::Merge {
-        at: args.at.clone(),
-        only: args.only.clone(),
+        at: below(&args.at, &args.only),
+        only,
         existing: args.existing.word().to_owned(),
     };
     feed.step(&merge).await?;
@@ -148,15 +231,28 @@ pub(super) async fn run(args: ImportArgs, context: &Context) -> Outcome {
         transactions: row.transactions,
         zxid: &row.zxid,
         digest: &row.digest,
-        source_digest: copy.source_digest.map(hex),
-        proven,
+        source_digest: match copy.proof {
+            Proof::Digest(digest) => Some(hex(digest)),
+            _ => None,
+        },
+        proven: matches!(copy.proof, Proof::Digest(_) | Proof::Compared),
+        proof: copy.proof.word(),
+        unproven: match &copy.proof {
+            Proof::Open(why) => Some(why),
+            _ => None,
+        },
         seconds,
         losses,
     };
     context.output.value(&report, || {
-        let digest = match (&report.source_digest, proven) {
-            (Some(digest), _) => format!("digest {} here and {digest} there: equal", row.digest),
-            (None, _) => format!("digest {} (the source says none)", row.digest),
+        let digest = match (&copy.proof, &report.source_digest) {
+            (_, Some(digest)) => format!("digest {} here and {digest} there: equal", row.digest),
+            (Proof::Compared, _) => format!(
+                "digest {}; a second copy of the source is the same, with access lists and sessions",
+                row.digest
+            ),
+            (Proof::Open(_), _) => format!("digest {}; not proven", row.digest),
+            _ => format!("digest {} (the source says none)", row.digest),
         };
         format!(
             "{} ({}), {} of sessions, {} behind the snapshot, up to {}\n{digest}\ndone in {seconds:.1} s",
@@ -174,20 +270,13 @@ pub(super) fn hex(digest: u64) -> String {
     format!("{digest:#018x}")
 }
 
-/// Compares the copy with what the source says of its tree. Whether it said anything.
-fn check(copy: &Copy) -> Result<bool, Failure> {
-    let Some(digest) = copy.source_digest.map(hex) else { return Ok(false) };
-    let row = &copy.row;
-    if digest == row.digest || digest == row.digest_ascii {
-        return Ok(true);
-    }
-    Err(Failure::failed(format!(
-        "the copy is not what the source says: its digest is {}, the source's {digest}",
-        row.digest
+/// The copy is here, and nothing says that it is right.
+fn unproven(why: &str, row: &ZkImportRow) -> Failure {
+    let name = &row.name;
+    Failure::new(Exit::REFUSED, format!("the copy is not proven: {why}")).hint(format!(
+        "nothing was changed for clients. ZooKeeper itself tells wrong digests while / is written \
+         beside its children, so the copy may be right: have the source write something more and \
+         run the same command again, or take what is here with --accept-unproven, or give up by \
+         orch zk migrate abort {name}"
     ))
-    .hint(format!(
-        "nothing was changed for clients; look at the source, then try again with --again, or \
-         give up by `orch zk migrate abort {}`",
-        row.name
-    )))
 }

@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::nodes::lines;
+use super::wait::patiently;
 use super::{ensemble, observe};
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure, Outcome};
@@ -87,7 +88,7 @@ async fn files(path: &Path, logs: Option<&Path>) -> Result<Inspection, Failure> 
     let read = tokio::task::spawn_blocking(move || {
         let files = Files::open(&path, logs.as_deref())?;
         let mut copied = files.read_snapshot(|_| true)?;
-        files.read_transactions(&mut copied, |_, _| true)?;
+        files.read_transactions(&mut copied, i64::MAX, |_| true)?;
         Ok::<_, crate::migrate::zookeeper::files::FilesError>((files, copied))
     });
     let (files, copied) = read.await.map_err(failed)?.map_err(failed)?;
@@ -113,10 +114,11 @@ async fn files(path: &Path, logs: Option<&Path>) -> Result<Inspection, Failure> 
 }
 
 async fn clients(from: &Ensemble, auth: &[(String, String)]) -> Result<Inspection, Failure> {
-    let servers = servers::ask_all(&from.servers).await;
+    let asking = servers::ask_all(&from.servers);
+    let servers = patiently(&format!("the servers of {from}"), servers::WAIT, asking).await;
     let client = ensemble::connect(from, auth).await?;
     let mut inventory = Inventory::default();
-    let walked = walk(&client, async |row| {
+    let walked = walk(&client, "/", async |row| {
         inventory.add(row);
         Ok(())
     });
@@ -164,7 +166,7 @@ async fn clients(from: &Ensemble, auth: &[(String, String)]) -> Result<Inspectio
 }
 
 async fn observer(source: &LiveSource) -> Result<Inspection, Failure> {
-    let seen = observe::read(source, async |_| Ok(()), |_| {}).await?;
+    let seen = observe::look(source).await?;
     Ok(Inspection {
         way: "observer",
         mode: Some("ensemble".to_owned()),

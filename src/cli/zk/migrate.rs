@@ -8,6 +8,7 @@ use super::feed::Feed;
 use super::nodes::lines;
 use super::ports::Ports;
 use super::rollback::{self, RollbackArgs};
+use super::wait::join;
 use crate::api::view::zk::{ZkImportRow, ZkStep};
 use crate::cli::client::Call;
 use crate::cli::context::Context;
@@ -15,7 +16,7 @@ use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::output::{Cell, note};
 use crate::cli::words::{age, bytes, count, or_dash};
 use crate::config::host_name;
-use crate::migrate::zookeeper::link::LiveSource;
+use crate::migrate::zookeeper::link::{LinkError, LiveSource};
 
 /// Verbs of `orch zk migrate`.
 #[derive(Debug, Args)]
@@ -24,7 +25,10 @@ use crate::migrate::zookeeper::link::LiveSource;
   orch zk migrate status NAME             until it is following and proven; the ensemble serves on
   orch zk migrate cutover NAME            close the ensemble's client ports when it says so
   orch zk migrate finish NAME             when all is well: no way back from here
-  orch zk migrate rollback NAME --to DIR  or back, with everything written since")]
+  orch zk migrate rollback NAME --to DIR  or back, with everything written since
+
+An ensemble is followed through its leader's quorum port (2888). Where that can't be reached, orch zk
+import copies once, from files or as a client; start says with which commands.")]
 pub(super) struct MigrateArgs {
     #[command(subcommand)]
     verb: MigrateVerb,
@@ -43,6 +47,9 @@ enum MigrateVerb {
         /// Throw away what was copied under this name, and begin anew
         #[arg(long)]
         again: bool,
+        /// Don't try from here first: only the servers here reach the ensemble's quorum port
+        #[arg(long)]
+        no_probe: bool,
     },
     /// Tell how far migrations are, and what to do next
     Status {
@@ -70,8 +77,8 @@ enum MigrateVerb {
 
 pub(super) async fn run(args: MigrateArgs, context: &Context) -> Outcome {
     match args.verb {
-        MigrateVerb::Start { name, source, again } => {
-            start(&name, &source.join(" "), again, context).await?;
+        MigrateVerb::Start { name, source, again, no_probe } => {
+            start(&name, &source.join(" "), again, no_probe, context).await?;
         }
         MigrateVerb::Status { name: None } => list(context).await?,
         MigrateVerb::Status { name: Some(name) } => {
@@ -114,20 +121,17 @@ pub(super) async fn read(feed: &Feed<'_>) -> Result<ZkImportRow, Failure> {
     })
 }
 
-async fn start(name: &str, source: &str, again: bool, context: &Context) -> Result<(), Failure> {
+async fn start(
+    name: &str,
+    source: &str,
+    again: bool,
+    no_probe: bool,
+    context: &Context,
+) -> Result<(), Failure> {
     let source: LiveSource = source.parse().map_err(|error| Failure::usage(format!("{error}")))?;
-    // Not needed by the servers, but who has no way in learns it best at once.
-    let reached = source.join(PROBE_ID, 0).await;
-    if let Err(error) = &reached {
-        note(&format!("note: from here nobody lets an observer in: {error}"));
-        note(
-            "note: the servers try themselves, and go on trying. Where they can't get in either, \
-             orch zk import copies once, from files (all but what was written after them) or \
-             through the clients' port; that way does not carry times to live, containers, \
-             sessions and their ephemeral nodes",
-        );
+    if !no_probe && let Err(error) = join(&source, PROBE_ID, 0).await {
+        return Err(no_way_in(name, &source, &error));
     }
-    drop(reached);
     let feed = Feed::new(name, context);
     let step = ZkStep::Start { source: source.to_string(), live: true, again };
     let mut row = feed.step(&step).await?;
@@ -148,6 +152,28 @@ async fn start(name: &str, source: &str, again: bool, context: &Context) -> Resu
     context.output.value(&row, || {
         format!("{name} follows {}\n  orch zk migrate status {name}    how far it is", row.source)
     })
+}
+
+/// An ensemble can be followed as its observer only: what its clients see has no order of
+/// transactions, no sessions, and nothing that proves it.
+fn no_way_in(name: &str, source: &LiveSource, error: &LinkError) -> Failure {
+    let clients = match &source.clients {
+        Some(clients) => clients.to_string(),
+        None => "zk://HOST:2181,…".to_owned(),
+    };
+    Failure::new(Exit::REFUSED, format!("from here nobody lets an observer in: {error}")).details(
+        format!(
+            "Nothing was begun. What can be done:\n  \
+             open the leader's quorum port, and run this again; or, if the servers of orch reach it \
+             and only this host does not:\n    \
+             orch zk migrate start {name} {source} --no-probe\n  \
+             or copy once, while the ensemble's clients are stopped; from a stopped server's files, \
+             which have all:\n    \
+             orch zk import /var/lib/zookeeper\n  \
+             or as a client, without times to live, containers, sessions and ephemeral nodes:\n    \
+             orch zk import {clients}"
+        ),
+    )
 }
 
 /// A number for the observer that only looks whether it gets in.
@@ -235,6 +261,9 @@ fn describe(row: &ZkImportRow, context: &Context) -> String {
 fn next(row: &ZkImportRow) -> String {
     let name = &row.name;
     match row.phase.as_str() {
+        "copying" if row.live && row.next_chunk == 0 => "wait: the servers join the ensemble; if \
+             that lasts, their logs say why it does not let them in"
+            .to_owned(),
         "copying" if row.live => "wait: the nodes are being copied".to_owned(),
         "copying" => "run the orch zk import again that began it: it goes on".to_owned(),
         "catching_up" => "wait: what was written during the copy comes".to_owned(),

@@ -14,6 +14,7 @@ mod observe;
 mod ports;
 mod rollback;
 mod tree;
+mod wait;
 mod watch;
 
 use clap::{Args, Subcommand};

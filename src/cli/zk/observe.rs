@@ -1,38 +1,41 @@
 //! An import as an observer of an ensemble: the tree of one moment, with sessions and all else.
+//!
+//! What was copied of it whole, and each transaction behind it, stays when the command ends: joined
+//! again, the ensemble sends what came since. Only a tree that is half here is sent anew.
+
+use std::io::{Seek, SeekFrom, Write};
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use super::feed::{Feed, progress};
-use super::import::Copy;
-use crate::api::view::zk::ZkStep;
-use crate::cli::failure::Failure;
+use super::import::{Copy, Proof, is_digest_of};
+use super::wait;
+use crate::api::view::zk::{ZkImportRow, ZkStep};
+use crate::cli::client::{Call, byte_stream};
+use crate::cli::failure::{Exit, Failure};
+use crate::cli::output::note;
 use crate::jute::digest::VERSION;
 use crate::jute::txn::Transaction;
 use crate::jute::{Field, Reader};
 use crate::migrate::zookeeper::chunks::{Chunks, TransactionLots, first_rows};
 use crate::migrate::zookeeper::inventory::Inventory;
 use crate::migrate::zookeeper::link::LiveSource;
-use crate::zookeeper::observer::Event;
+use crate::migrate::zookeeper::second::SecondCopy;
+use crate::zookeeper::observer::{Event, Observer};
 
 /// A number that is neither the ensemble's nor of a migration.
 const SERVER_ID: i64 = 247;
 /// Lots between who reads and who sends.
 const LOTS: usize = 8;
+/// How often a connection that broke is made again.
+const TRIES: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(500);
 
 fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::failed(error.to_string())
-}
-
-/// What an ensemble sends, in this order.
-#[derive(Debug)]
-pub(super) enum Piece {
-    /// Rows of its tree.
-    Rows(Vec<u8>),
-    /// All rows have come; the newest transaction that they surely have.
-    Copied(i64),
-    /// Transactions behind the one that is named.
-    Transactions(i64, Vec<u8>),
 }
 
 /// What an ensemble sent.
@@ -42,123 +45,300 @@ pub(super) struct Seen {
     pub(super) inventory: Inventory,
     /// The newest transaction that came.
     pub(super) zxid: i64,
-    /// How many transactions came behind the copy.
+    /// Transactions behind the copy.
     pub(super) count: u64,
-    /// The tree's digest behind the last transaction that carries one.
-    pub(super) digest: Option<u64>,
 }
 
-/// Reads what an ensemble sends until that is exact; all of it goes to `take`, and no more is read
-/// before that has taken it.
-pub(super) async fn read(
-    source: &LiveSource,
-    mut take: impl AsyncFnMut(Piece) -> Result<(), Failure>,
-    nodes: impl Fn(u64),
-) -> Result<Seen, Failure> {
-    let mut observer = source.join(SERVER_ID, 0).await.map_err(failed)?;
-    let (mut seen, mut chunks) = (Seen::default(), Chunks::default());
-    let mut lots = TransactionLots::default();
-    let mut after = 0;
+/// Reads what an ensemble sends until that is exact, and keeps nothing of it.
+pub(super) async fn look(source: &LiveSource) -> Result<Seen, Failure> {
+    let mut observer = wait::join(source, SERVER_ID, 0).await.map_err(failed)?;
+    let mut seen = Seen::default();
     loop {
         match observer.next().await.map_err(failed)? {
-            Event::Snapshot { zxid } => {
-                (seen.zxid, after) = (zxid, zxid);
-            }
-            Event::Diff => {
-                take(Piece::Rows(first_rows())).await?;
-                take(Piece::Copied(0)).await?;
-            }
+            Event::Snapshot { zxid } => seen.zxid = zxid,
             Event::Rows(rows) => {
                 for (kind, bytes) in rows.iter() {
                     seen.inventory.add(&kind.read(bytes).map_err(failed)?);
-                    if let Some(lot) = chunks.add_bytes(kind, bytes).map_err(failed)? {
-                        take(Piece::Rows(lot)).await?;
-                    }
                 }
-                nodes(seen.inventory.nodes);
             }
-            Event::SnapshotEnd => {
-                if let Some(lot) = std::mem::take(&mut chunks).finish() {
-                    take(Piece::Rows(lot)).await?;
-                }
-                take(Piece::Copied(seen.zxid)).await?;
-            }
-            Event::Transaction { zxid, bytes } => {
-                if let Some(lot) = lots.add(zxid, &bytes).map_err(failed)? {
-                    take(Piece::Transactions(after, lot)).await?;
-                    after = seen.zxid;
-                }
-                let transaction = Transaction::read(&mut Reader::new(&bytes)).map_err(failed)?;
-                if let Some(digest) = transaction.digest.filter(|digest| digest.version == VERSION)
-                {
-                    seen.digest = Some(digest.digest.cast_unsigned());
-                }
+            Event::Transaction { zxid, .. } => {
                 seen.zxid = zxid;
                 seen.count += 1;
             }
-            Event::NewLeader { .. } => break,
-            Event::Truncate { .. } => return Err(failed("the source has no transactions")),
-            Event::UpToDate | Event::Heard { .. } => {}
+            Event::NewLeader { .. } => return Ok(seen),
+            Event::Truncate { .. } => return Err(truncated()),
+            Event::Diff | Event::SnapshotEnd | Event::UpToDate | Event::Heard { .. } => {}
         }
     }
-    if let Some(lot) = lots.take() {
-        take(Piece::Transactions(after, lot)).await?;
-    }
-    Ok(seen)
 }
 
-/// Copies all of it, as it is at one moment.
+fn truncated() -> Failure {
+    failed(
+        "the source does not have the transactions that are here: it is another one, or lost them",
+    )
+    .hint("look at the source; --again copies it anew")
+}
+
+/// Why learning ended before the end.
+enum End {
+    /// It goes on from where the import is.
+    Broken(Failure),
+    Failed(Failure),
+}
+
+fn broken(error: impl std::fmt::Display) -> End {
+    End::Broken(failed(error))
+}
+
+/// What a server refuses stays refused; who can't be reached may be back.
+fn of_server(failure: Failure) -> End {
+    match failure.exit == Exit::FAILED {
+        true => End::Broken(failure),
+        false => End::Failed(failure),
+    }
+}
+
+/// Copies all of it, as it is at one moment, and holds it against what the source says of it or
+/// against a second copy. `label` names the source in the import.
 pub(super) async fn copy(
     source: &LiveSource,
+    label: &str,
     again: bool,
     feed: &Feed<'_>,
 ) -> Result<Copy, Failure> {
-    feed.start_stream(&source.to_string(), again).await?;
-    let bar = progress(0, "nodes");
-    let counted = bar.clone();
-    let (sender, pieces) = mpsc::channel::<Piece>(LOTS);
-    let reading = async {
-        let sender = sender;
-        let gone = || failed("what came was not taken");
-        let take = async |piece: Piece| sender.send(piece).await.map_err(|_| gone());
-        read(source, take, |nodes| {
-            counted.set_length(nodes);
-            counted.set_position(nodes);
-        })
-        .await
+    let start = ZkStep::Start { source: label.to_owned(), live: false, again };
+    let row = feed.step(&start).await?;
+    if row.phase != "copying" {
+        note(&format!("going on behind the transaction {}", row.zxid));
+    }
+    let inventory = Inventory::default();
+    let mut learner = Learner { source, label, feed, row, inventory, digest: None, joined: false };
+    learner.learn().await?;
+    let proof = match learner.digest {
+        Some(digest) if is_digest_of(&learner.row, digest) => Proof::Digest(digest),
+        _ => learner.compare().await?,
     };
-    let (seen, sent) = tokio::join!(reading, send(pieces, feed));
-    bar.finish_and_clear();
-    sent?;
-    let seen = seen?;
-    let row = feed.step(&ZkStep::Exact).await?;
-    let losses = Vec::new();
-    Ok(Copy { row, inventory: seen.inventory, source_digest: seen.digest, losses })
+    let Learner { row, inventory, .. } = learner;
+    Ok(Copy { row, inventory, proof, losses: Vec::new() })
 }
 
-/// Sends all pieces into the import, those that come while others are on their way no sooner.
-async fn send(mut pieces: mpsc::Receiver<Piece>, feed: &Feed<'_>) -> Result<(), Failure> {
-    let (rows, lots) = mpsc::channel::<Bytes>(1);
-    let copied = async {
-        let rows = rows;
-        while let Some(piece) = pieces.recv().await {
-            match piece {
-                Piece::Rows(lot) => rows.send(lot.into()).await.ok()?,
-                Piece::Copied(zxid) => return Some(zxid),
-                Piece::Transactions(..) => return None,
+/// What is learnt, and what the import has of it.
+struct Learner<'l> {
+    source: &'l LiveSource,
+    label: &'l str,
+    feed: &'l Feed<'l>,
+    row: ZkImportRow,
+    /// Of the tree, if it was sent.
+    inventory: Inventory,
+    /// Behind the last transaction that carries one.
+    digest: Option<u64>,
+    /// Whether the source has let us in.
+    joined: bool,
+}
+
+/// Transactions that the import does not have yet.
+struct Behind {
+    after: i64,
+    last: i64,
+    lots: TransactionLots,
+}
+
+impl Learner<'_> {
+    /// Brings the import to where the source is.
+    async fn learn(&mut self) -> Result<(), Failure> {
+        let mut tries = 0;
+        loop {
+            match self.try_learn().await {
+                Ok(()) => return Ok(()),
+                Err(End::Failed(failure)) => return Err(failure),
+                Err(End::Broken(failure)) => {
+                    tries += 1;
+                    if tries >= TRIES {
+                        return Err(failure.hint("the same command goes on where this one ended"));
+                    }
+                    note(&format!("{failure}; joining again"));
+                    tokio::time::sleep(PAUSE).await;
+                    let row = self.feed.find().await?;
+                    self.row = row.ok_or_else(|| failed("the import was removed meanwhile"))?;
+                }
             }
         }
-        None
-    };
-    let (copied, sent) = tokio::join!(copied, feed.rows(0, lots));
-    sent?;
-    // Whoever reads says itself why it did not come to the end.
-    let Some(zxid) = copied else { return Ok(()) };
-    feed.step(&ZkStep::Copied { zxid: format!("{zxid:#x}"), fuzzy: true }).await?;
-    while let Some(piece) = pieces.recv().await {
-        if let Piece::Transactions(after, lot) = piece {
-            feed.transactions(after, lot).await?;
+    }
+
+    async fn try_learn(&mut self) -> Result<(), End> {
+        if self.row.phase == "copying" && self.row.next_chunk > 0 {
+            // It comes in no certain order: what is there can't be told from what is missing.
+            self.anew("the copy was interrupted before its tree was whole").await?;
+        }
+        let has = match self.row.phase.as_str() {
+            "copying" => 0,
+            _ => super::number(&self.row.zxid).map_err(End::Failed)?,
+        };
+        let joined = wait::join(self.source, SERVER_ID, has).await;
+        // Whoever let us in before will again, if another leads by now.
+        let mut observer = joined.map_err(|error| match self.joined {
+            true => broken(error),
+            false => End::Failed(failed(error)),
+        })?;
+        self.joined = true;
+        let mut behind = Behind { after: has, last: has, lots: TransactionLots::default() };
+        let bar = progress(0, "transactions");
+        loop {
+            match observer.next().await.map_err(broken)? {
+                Event::Snapshot { zxid } => {
+                    if self.row.phase != "copying" {
+                        let why = "the source no longer has the transactions behind those here";
+                        self.anew(why).await?;
+                    }
+                    self.rows(&mut observer).await?;
+                    self.copied(zxid).await?;
+                    (behind.after, behind.last) = (zxid, zxid);
+                }
+                Event::Diff if self.row.phase == "copying" => {
+                    // An ensemble that still has every transaction since its beginning.
+                    let (sender, lots) = mpsc::channel(1);
+                    let _ = sender.try_send(Bytes::from(first_rows()));
+                    drop(sender);
+                    self.feed.rows(0, lots).await.map_err(of_server)?;
+                    self.copied(0).await?;
+                }
+                Event::Transaction { zxid, bytes } => {
+                    let full = behind.lots.add(zxid, &bytes);
+                    if let Some(lot) = full.map_err(|error| End::Failed(failed(error)))? {
+                        self.apply(&mut behind, lot).await?;
+                        bar.set_length(self.row.transactions);
+                        bar.set_position(self.row.transactions);
+                    }
+                    behind.last = zxid;
+                    let transaction = Transaction::read(&mut Reader::new(&bytes));
+                    let transaction = transaction.map_err(|error| End::Failed(failed(error)))?;
+                    if let Some(says) = transaction.digest.filter(|says| says.version == VERSION) {
+                        self.digest = Some(says.digest.cast_unsigned());
+                    }
+                }
+                Event::NewLeader { .. } => break,
+                Event::Truncate { .. } => return Err(End::Failed(truncated())),
+                Event::Rows(_)
+                | Event::SnapshotEnd
+                | Event::Diff
+                | Event::UpToDate
+                | Event::Heard { .. } => {}
+            }
+        }
+        if let Some(lot) = behind.lots.take() {
+            self.apply(&mut behind, lot).await?;
+        }
+        bar.finish_and_clear();
+        self.row = self.feed.step(&ZkStep::Exact).await.map_err(of_server)?;
+        Ok(())
+    }
+
+    async fn anew(&mut self, why: &str) -> Result<(), End> {
+        note(&format!("{why}: it is copied anew"));
+        let step = ZkStep::Start { source: self.label.to_owned(), live: false, again: true };
+        self.row = self.feed.step(&step).await.map_err(of_server)?;
+        Ok(())
+    }
+
+    /// Sends all rows of the tree on.
+    async fn rows(&mut self, observer: &mut Observer) -> Result<(), End> {
+        let bar = progress(0, "nodes");
+        let (sender, lots) = mpsc::channel::<Bytes>(LOTS);
+        let mut inventory = Inventory::default();
+        let reading = async {
+            let sender = sender;
+            let mut chunks = Chunks::default();
+            loop {
+                match observer.next().await.map_err(broken)? {
+                    Event::Rows(rows) => {
+                        for (kind, bytes) in rows.iter() {
+                            let wrong = |error: String| End::Failed(failed(error));
+                            let row = kind.read(bytes).map_err(|error| wrong(error.to_string()))?;
+                            inventory.add(&row);
+                            let full = chunks.add_bytes(kind, bytes);
+                            if let Some(lot) = full.map_err(|error| wrong(error.to_string()))? {
+                                // Who takes rows says itself why it does not.
+                                if sender.send(lot.into()).await.is_err() {
+                                    return Err(broken("the rows were not taken"));
+                                }
+                            }
+                        }
+                        bar.set_length(inventory.nodes);
+                        bar.set_position(inventory.nodes);
+                    }
+                    Event::SnapshotEnd => break,
+                    _ => {}
+                }
+            }
+            if let Some(lot) = chunks.finish() {
+                let _ = sender.send(lot.into()).await;
+            }
+            Ok(())
+        };
+        let (read, sent) = tokio::join!(reading, self.feed.rows(0, lots));
+        bar.finish_and_clear();
+        sent.map_err(of_server)?;
+        read?;
+        self.inventory = inventory;
+        Ok(())
+    }
+
+    async fn copied(&mut self, zxid: i64) -> Result<(), End> {
+        let step = ZkStep::Copied { zxid: format!("{zxid:#x}"), fuzzy: true };
+        self.row = self.feed.step(&step).await.map_err(of_server)?;
+        self.digest = None;
+        Ok(())
+    }
+
+    /// A lot that holds all up to `behind.last`.
+    async fn apply(&mut self, behind: &mut Behind, lot: Vec<u8>) -> Result<(), End> {
+        self.row = self.feed.transactions(behind.after, lot).await.map_err(of_server)?;
+        behind.after = behind.last;
+        Ok(())
+    }
+
+    /// Holds the copy against a second one, at the same transaction.
+    async fn compare(&mut self) -> Result<Proof, Failure> {
+        note(match self.digest {
+            Some(_) => {
+                "the source's last digest is not that of the copy, which ZooKeeper gets wrong \
+                 itself at times: comparing it with a second copy"
+            }
+            None => "the source says no digest: comparing the copy with a second one",
+        });
+        let second = SecondCopy::take(self.source).await;
+        let mut second = match second {
+            Ok(second) => second,
+            Err(error) => return Ok(Proof::Open(format!("no second copy could be had: {error}"))),
+        };
+        if super::number(&self.row.zxid)? != second.zxid() {
+            self.learn().await?;
+        }
+        let has = super::number(&self.row.zxid)?;
+        if let Err(error) = second.follow_to(has).await {
+            return Ok(Proof::Open(format!("the second copy broke off: {error}")));
+        }
+        if second.zxid() != has {
+            let at = second.zxid();
+            return Err(failed(format!("the source went back from {at:#x} to {has:#x}")));
+        }
+        let path = ["zk", "imports", self.row.name.as_str(), "snapshot"];
+        let call = Call::get(path).streaming("application/octet-stream");
+        let client = &self.feed.context.client;
+        let mut blocks = byte_stream(client.send(call).await?);
+        let mut file = tempfile::tempfile()
+            .map_err(|error| failed(format!("a file to compare with: {error}")))?;
+        while let Some(block) = blocks.next().await {
+            file.write_all(&block?).map_err(failed)?;
+        }
+        let difference = tokio::task::spawn_blocking(move || {
+            file.seek(SeekFrom::Start(0)).map_err(|error| error.to_string())?;
+            second.difference(file).map_err(|error| error.to_string())
+        });
+        match difference.await.map_err(failed)?.map_err(failed)? {
+            None => Ok(Proof::Compared),
+            Some(place) => Err(failed(format!("the copy differs from the source: {place}"))
+                .hint("nothing was changed for clients; --again copies it anew")),
         }
     }
-    Ok(())
 }

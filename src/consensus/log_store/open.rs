@@ -1,6 +1,6 @@
 //! Opening a log directory: the lock, every checksum, no hole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::end_mark::EndMark;
+use super::spacers::{self, Spacers};
 use super::writer::{FrameInfo, Syncs, Writer};
 use super::{
     COMMITTED, IDENTITY, LOG, LogOpenError, LogStore, META, PURGED, SYNCED, SyncHandle, VOTE,
@@ -76,9 +77,10 @@ impl LogStore {
             last_purged: get(&meta, PURGED).map_err(damaged)?,
             entries: Vec::new(),
         };
-        let frames = load_frames(&log, &mut loaded).map_err(damaged)?;
+        let (frames, spacers) = load_frames(&log, &mut loaded).map_err(damaged)?;
         let syncs = Syncs { handle: sync, mark, number: synced };
-        let writer = Writer::new(db, log, meta, syncs, frames, dir.to_owned(), metrics);
+        let dir = dir.to_owned();
+        let writer = Writer::new(db, log, meta, syncs, frames, spacers, dir, metrics);
         Ok(Opened { store: LogStore { writer }, loaded, identity })
     }
 }
@@ -162,11 +164,24 @@ pub(super) fn check_blobs(dir: &Path) -> Result<(), &'static str> {
     if first.is_some() { Err("its directory `blobs` is not empty") } else { Ok(()) }
 }
 
+type Found = (BTreeMap<u64, FrameInfo>, Spacers);
+
 /// Reads all frames behind the last purged entry into `loaded`, and says where they are.
-fn load_frames(log: &sled::Tree, loaded: &mut Loaded) -> Result<BTreeMap<u64, FrameInfo>, String> {
+fn load_frames(log: &sled::Tree, loaded: &mut Loaded) -> Result<Found, String> {
     let mut frames = BTreeMap::new();
+    let mut spaced = BTreeSet::new();
     let mut next = loaded.last_purged.map(|id| id.index + 1);
-    let mut rows = log.iter().peekable();
+    let is_frame = |row: &sled::Result<(sled::IVec, sled::IVec)>| match row {
+        Ok((key, _)) => match parse_key(key) {
+            Some((index, part)) if spacers::is_spacer(part) => {
+                spaced.insert(index);
+                false
+            }
+            _ => true,
+        },
+        Err(_) => true,
+    };
+    let mut rows = log.iter().filter(is_frame).peekable();
     while let Some(row) = rows.next() {
         let (key, part) = row.map_err(|error| error.to_string())?;
         let Some((first, 0)) = parse_key(&key) else {
@@ -223,8 +238,9 @@ fn load_frames(log: &sled::Tree, loaded: &mut Loaded) -> Result<BTreeMap<u64, Fr
             }
         }
     }
+    drop(rows);
     check_end(loaded)?;
-    Ok(frames)
+    Ok((frames, Spacers::found(spaced)))
 }
 
 /// What is known to be committed must be there.

@@ -219,6 +219,34 @@ async fn a_failed_write_is_for_good() {
     open(dir.path()).unwrap().0.close().await.unwrap();
 }
 
+#[tokio::test]
+async fn spacers_are_nobody_s_entries_and_go_with_the_frames() {
+    let dir = TempDir::new().unwrap();
+    let (mut log, _) = open(dir.path()).unwrap();
+    let large = LOG_FRAME_BYTES / 4;
+    for index in 0..60 {
+        log.blocking_append(entries(index..index + 1, large)).await.unwrap();
+    }
+    // Cut back and gone on, as after an election.
+    log.truncate_after(Some(log_id(39))).await.unwrap();
+    let (mut log, found) = reopened(dir.path(), log).await;
+    assert_eq!(found, entries(0..40, large));
+    log.blocking_append(entries(40..50, large)).await.unwrap();
+    log.purge(log_id(44)).await.unwrap();
+    let (log, found) = reopened(dir.path(), log).await;
+    assert_eq!(found, entries(45..50, large));
+    log.close().await.unwrap();
+    let spaced = |tree: &sled::Tree| -> Vec<u64> {
+        let keys = tree.iter().keys().map(|key| parse_key(&key.unwrap()).unwrap());
+        keys.filter(|(_, part)| spacers::is_spacer(*part)).map(|(index, _)| index).collect()
+    };
+    records(dir.path(), |tree| {
+        let spaced = spaced(tree);
+        assert!(spaced.iter().all(|index| *index > 44), "{spaced:?}");
+        assert!(spaced.contains(&49), "{spaced:?}");
+    });
+}
+
 #[test]
 fn the_bytes_of_a_frame_are_pinned() {
     let mut frame = FrameWriter::new(0);

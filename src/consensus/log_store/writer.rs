@@ -13,6 +13,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 
 use super::end_mark::EndMark;
 use super::open::check_blobs;
+use super::spacers::Spacers;
 use super::{
     COMMITTED, FrameWriter, IDENTITY, PART_BYTES, PURGED, SYNCED, SyncHandle, VOTE, key,
     read_frame, sealed,
@@ -49,6 +50,7 @@ pub(super) struct Writer {
     syncs: Syncs,
     /// By first index.
     frames: BTreeMap<u64, FrameInfo>,
+    spacers: Spacers,
     /// Frames up to here are to go.
     purge_upto: Option<u64>,
     failed: Option<String>,
@@ -66,6 +68,7 @@ impl Writer {
         meta: sled::Tree,
         syncs: Syncs,
         frames: BTreeMap<u64, FrameInfo>,
+        spacers: Spacers,
         dir: PathBuf,
         metrics: Metrics,
     ) -> Self {
@@ -76,6 +79,7 @@ impl Writer {
             meta,
             syncs,
             frames,
+            spacers,
             purge_upto,
             failed,
             dir,
@@ -93,7 +97,7 @@ impl Writer {
             while entries < LOG_GROUP_ENTRIES_MAX && bytes < LOG_GROUP_BYTES_MAX {
                 match queue.try_recv() {
                     Ok(job) => {
-                        if let LogOp::Append(new) = &job.op {
+                        if let LogOp::Append { entries: new, .. } = &job.op {
                             entries += new.len();
                             bytes += new.iter().map(entry_bytes).sum::<usize>();
                         }
@@ -140,12 +144,14 @@ impl Writer {
         let (ops, waiting): (Vec<LogOp>, Vec<Done>) =
             group.into_iter().map(|job| (job.op, job.done)).unzip();
         self.guarded(|writer| writer.write(ops));
-        if self.purge_upto.is_some() {
-            self.guarded(Self::purge_step);
-        }
         for done in waiting {
             done.complete(self.outcome());
         }
+        // What is tidied up, or made ready, keeps nobody waiting.
+        if self.purge_upto.is_some() {
+            self.guarded(Self::purge_step);
+        }
+        self.guarded(Self::space_step);
     }
 
     /// After one failure nothing is written any more: what a failed sync left behind is unknown.
@@ -174,7 +180,8 @@ impl Writer {
         let mut must_sync = false;
         for op in ops {
             match op {
-                LogOp::Append(entries) => {
+                LogOp::Append { entries, committed: news } => {
+                    committed = news.or(committed);
                     batch.append(&entries)?;
                     must_sync |= !entries.is_empty();
                 }
@@ -234,22 +241,41 @@ impl Writer {
         if let Some(frame) = open {
             put_frame(frame, &mut records, &mut frames);
         }
-        if !frames.is_empty() {
-            self.log.apply_batch(records).map_err(to_io)?;
+        if let Some((_, info)) = frames.last() {
+            let bytes: usize = records.iter().map(|(_, bytes)| bytes.len()).sum();
+            self.spacers.note(bytes, info.last + 1);
+            self.insert(records)?;
             self.frames.extend(frames);
         }
         Ok(())
     }
 
+    /// All of them, or none. A batch of sled's is written and waited for in three pieces; one
+    /// record is whole by itself, goes to the disk with whatever else is to go, and is what nearly
+    /// every group has.
+    fn insert(&self, mut records: Vec<Record>) -> io::Result<()> {
+        if records.len() == 1
+            && let Some((key, bytes)) = records.pop()
+        {
+            self.log.insert(key, bytes).map_err(to_io)?;
+            return Ok(());
+        }
+        let mut batch = sled::Batch::default();
+        for (key, bytes) in records {
+            batch.insert(&key, bytes);
+        }
+        self.log.apply_batch(batch).map_err(to_io)
+    }
+
     fn truncate_from(&mut self, index: u64) -> io::Result<()> {
-        let mut records = sled::Batch::default();
-        let mut frames = Vec::new();
+        let mut batch = sled::Batch::default();
+        let (mut records, mut frames) = (Vec::new(), Vec::new());
         let gone = self.frames.split_off(&index);
         let cut = self.frames.last_key_value().filter(|(_, info)| info.last >= index);
         let cut = cut.map(|(first, info)| (*first, *info));
         for (first, info) in gone.into_iter().chain(cut) {
             for part in 0..info.parts {
-                records.remove(&key(first, part));
+                batch.remove(&key(first, part));
             }
         }
         if let Some((first, info)) = cut {
@@ -260,7 +286,10 @@ impl Writer {
             }
             put_frame(frame, &mut records, &mut frames);
         }
-        self.log.apply_batch(records).map_err(to_io)?;
+        for (key, bytes) in records {
+            batch.insert(&key, bytes);
+        }
+        self.log.apply_batch(batch).map_err(to_io)?;
         self.frames.extend(frames);
         Ok(())
     }
@@ -272,6 +301,11 @@ impl Writer {
             bytes.extend_from_slice(&record.ok_or_else(|| io::Error::other("a frame is missing"))?);
         }
         read_frame(&Bytes::from(bytes)).map_err(io::Error::other)
+    }
+
+    fn space_step(&mut self) -> io::Result<()> {
+        let next = self.frames.last_key_value().map_or(0, |(_, info)| info.last + 1);
+        self.spacers.step(&self.log, next)
     }
 
     fn purge_step(&mut self) -> io::Result<()> {
@@ -288,8 +322,11 @@ impl Writer {
                     count += 1;
                 }
                 _ => {
-                    self.purge_upto = None;
-                    break;
+                    let room = LOG_PURGE_FRAMES - count;
+                    if self.spacers.purge(upto, room, &mut records) {
+                        self.purge_upto = None;
+                    }
+                    count = LOG_PURGE_FRAMES;
                 }
             }
         }
@@ -300,10 +337,13 @@ impl Writer {
     }
 }
 
+/// Key and bytes of a part of a frame.
+type Record = ([u8; 10], sled::IVec);
+
 /// Frames on their way into sled.
 #[derive(Default)]
 struct FrameBatch {
-    records: sled::Batch,
+    records: Vec<Record>,
     open: Option<FrameWriter>,
     frames: Vec<(u64, FrameInfo)>,
 }
@@ -329,18 +369,18 @@ impl FrameBatch {
     }
 }
 
-fn put_frame(frame: FrameWriter, records: &mut sled::Batch, frames: &mut Vec<(u64, FrameInfo)>) {
+fn put_frame(frame: FrameWriter, records: &mut Vec<Record>, frames: &mut Vec<(u64, FrameInfo)>) {
     let (first, next) = (frame.first(), frame.next());
     let bytes = frame.finish();
     let mut parts = 0;
     for part in bytes.chunks(PART_BYTES) {
-        records.insert(&key(first, parts), part);
+        records.push((key(first, parts), part.into()));
         parts += 1;
     }
     frames.push((first, FrameInfo { last: next - 1, parts }));
 }
 
-fn to_io(error: sled::Error) -> io::Error {
+pub(super) fn to_io(error: sled::Error) -> io::Error {
     match error {
         sled::Error::Io(error) => error,
         other => io::Error::other(other),

@@ -131,7 +131,8 @@ fn copy(directory: &Path) -> Result<ZkImport, SourceError> {
         fault = added.err();
         fault.is_none()
     };
-    let read = files.read_transactions(&mut copied, |_, lot| keep(copy.add_transactions(&lot)));
+    let read =
+        files.read_transactions(&mut copied, 0, |lot| keep(copy.add_transactions(&lot.bytes)));
     match (fault, read) {
         (Some(fault), _) => Err(wrong(&fault)),
         (None, read) => read.map(|()| copy).map_err(|error| wrong(&error)),

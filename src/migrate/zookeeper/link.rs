@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::source::{Source, SourceError};
+use crate::limits::ZK_JOIN_WAIT_MS;
 use crate::zookeeper::client::Ensemble;
 use crate::zookeeper::observer::{self, FindError, Observer, Options, find_leader};
 
@@ -81,6 +82,19 @@ pub enum LinkError {
 }
 
 impl LiveSource {
+    /// How long joining may take if nobody answers.
+    pub fn patience(&self) -> Duration {
+        let one = Duration::from_millis(ZK_JOIN_WAIT_MS);
+        let servers = |count: usize| u32::try_from(count).unwrap_or(u32::MAX).max(1);
+        match &self.clients {
+            Some(clients) if self.quorum.is_empty() => {
+                // Who leads, each server's quorum port, what the ensemble says of its members.
+                FIND_WAIT.saturating_mul(servers(clients.servers.len()).saturating_add(2)) + one
+            }
+            _ => one.saturating_mul(servers(self.quorum.len())),
+        }
+    }
+
     /// Joins whoever leads, as the server of that number that has all up to `last_zxid`.
     ///
     /// # Errors

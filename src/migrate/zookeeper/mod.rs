@@ -9,6 +9,7 @@ pub mod files;
 pub mod inventory;
 pub mod link;
 pub mod pipe;
+pub mod second;
 pub mod servers;
 pub mod source;
 mod verify;

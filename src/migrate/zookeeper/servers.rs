@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::zookeeper::client::{WireError, four_letter};
 
 /// How long a server may take to say how it is.
-const WAIT: Duration = Duration::from_secs(3);
+pub const WAIT: Duration = Duration::from_secs(3);
 
 /// What a server says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

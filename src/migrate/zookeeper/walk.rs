@@ -61,18 +61,20 @@ struct Read {
     children: Vec<String>,
 }
 
-/// Reads all nodes that the client sees, each after the one above it; rows go to `take`.
+/// Reads all nodes at and below `top` that the client sees, each after the one above it; rows go to
+/// `take`.
 ///
 /// # Errors
 /// See [`WalkError`].
 pub async fn walk(
     client: &Client,
+    top: &str,
     mut take: impl AsyncFnMut(&Row<'_>) -> Result<(), String>,
 ) -> Result<Walked, WalkError> {
     let at_root = |error| WalkError::Node { path: "/".to_owned(), error };
     client.sync("/").await.map_err(at_root)?;
     let began = client.last_zxid();
-    let mut waiting = VecDeque::from(["/".to_owned()]);
+    let mut waiting = VecDeque::from([top.to_owned()]);
     let mut reading = FuturesUnordered::new();
     let mut acls = AclKeys::default();
     let mut walked = Walked { zxids: (began, began), ..Walked::default() };
@@ -86,7 +88,7 @@ pub async fn walk(
         let Some((path, outcome)) = reading.next().await else { break };
         let node = match outcome {
             Ok(node) => node,
-            Err(ClientError::Refused(ErrorCode::NoNode)) if path != "/" => {
+            Err(ClientError::Refused(ErrorCode::NoNode)) if path != top => {
                 walked.gone += 1;
                 continue;
             }

@@ -55,17 +55,25 @@ impl AclTable {
         if let Some(id) = self.ids.get(&acl) {
             return *id;
         }
-        let id = self.next;
-        self.next += 1;
+        // Once all numbers were given, those of lists that are forgotten come again. There are
+        // always some: a list takes more memory than there would be for so many.
+        let mut id = self.next;
+        while self.lists.contains_key(&id) {
+            id = id.wrapping_add(1);
+        }
+        self.next = id.wrapping_add(1);
         self.put(id, acl);
         id
     }
 
-    /// Puts a list under a number that another table gave it.
-    pub(super) fn put(&mut self, id: AclId, acl: Arc<[Acl]>) {
-        self.next = self.next.max(id.saturating_add(1));
+    /// Puts a list under a number that another table gave it; false if one of them is taken.
+    pub(super) fn put(&mut self, id: AclId, acl: Arc<[Acl]>) -> bool {
+        if self.lists.contains_key(&id) || self.ids.contains_key(&acl) {
+            return false;
+        }
         self.ids.insert(acl.clone(), id);
         self.lists.insert(id, Listed { acl, nodes: 0 });
+        true
     }
 
     /// One node more has it.
@@ -91,14 +99,21 @@ impl AclTable {
         self.lists.iter().filter(|(id, _)| **id > OPEN).map(|(id, listed)| (*id, &listed.acl))
     }
 
-    /// The number that the next new list gets.
+    /// As [`AclTable::rows`], and the list without entries if a node has it: an ensemble's server
+    /// does not start with a node whose list it can't find.
+    pub(super) fn file_rows(&self) -> impl Iterator<Item = (AclId, &Arc<[Acl]>)> {
+        let unknown = self.lists.get(&UNKNOWN).filter(|listed| listed.nodes > 1);
+        unknown.map(|listed| (UNKNOWN, &listed.acl)).into_iter().chain(self.rows())
+    }
+
+    /// From which number on one is looked for when a new list comes.
     pub(super) fn next(&self) -> AclId {
         self.next
     }
 
-    /// Says which number the next new list gets.
+    /// Says from which number on one is looked for.
     pub(super) fn set_next(&mut self, next: AclId) {
-        self.next = self.next.max(next);
+        self.next = next;
     }
 
     /// How many lists there are.
@@ -214,4 +229,68 @@ pub(super) fn shown(acl: &[Acl], asker: Asker<'_>) -> Vec<Acl> {
         _ => entry.clone(),
     };
     acl.iter().map(show).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(name: &str) -> Arc<[Acl]> {
+        Arc::from([Acl { perms: 1, id: Id { scheme: "x509".to_owned(), id: name.to_owned() } }])
+    }
+
+    /// A list that some node has.
+    fn kept(table: &mut AclTable, name: &str) -> AclId {
+        let id = table.id_of(list(name));
+        table.keep(id);
+        id
+    }
+
+    #[test]
+    fn a_number_comes_again_only_when_its_list_is_forgotten() {
+        let mut table = AclTable::default();
+        let first = kept(&mut table, "first");
+        let second = kept(&mut table, "second");
+        table.set_next(AclId::MAX);
+        let last = kept(&mut table, "last");
+        assert_eq!((first, second, last), (OPEN + 1, OPEN + 2, AclId::MAX));
+        // All numbers were given: the next one that is free.
+        let after = kept(&mut table, "after");
+        assert_eq!(after, OPEN + 3);
+        table.drop_one(first);
+        table.set_next(AclId::MAX);
+        assert_eq!(kept(&mut table, "again"), first);
+        for (id, name) in [(second, "second"), (last, "last"), (after, "after"), (first, "again")] {
+            assert_eq!((table.list(id), table.id_of(list(name))), (list(name), id));
+        }
+        assert_eq!(*table.list(OPEN), [Acl::open()]);
+    }
+
+    #[test]
+    fn a_table_goes_on_where_the_one_it_is_copied_from_does() {
+        let mut table = AclTable::default();
+        kept(&mut table, "first");
+        table.set_next(AclId::MAX);
+        kept(&mut table, "last");
+        kept(&mut table, "after");
+        let mut copy = AclTable::default();
+        for (id, acl) in table.rows() {
+            assert!(copy.put(id, acl.clone()));
+        }
+        copy.set_next(table.next());
+        assert_eq!(copy.id_of(list("new")), table.id_of(list("new")));
+        assert!(!copy.put(OPEN, list("other")) && !copy.put(77, list("new")));
+        assert_eq!(*copy.list(OPEN), [Acl::open()]);
+    }
+
+    #[test]
+    fn files_have_a_list_for_every_node() {
+        let mut table = AclTable::default();
+        let first = kept(&mut table, "first");
+        assert!(table.file_rows().map(|(id, _)| id).eq([first]));
+        table.keep(UNKNOWN);
+        assert!(table.file_rows().map(|(id, _)| id).eq([UNKNOWN, first]));
+        table.drop_one(UNKNOWN);
+        assert!(table.file_rows().map(|(id, _)| id).eq([first]));
+    }
 }

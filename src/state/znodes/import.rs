@@ -7,16 +7,14 @@ use imbl::OrdMap;
 
 use super::acl::{self, AclId};
 use super::import_step::{
-    ROW_ACL, ROW_NODE, ROW_SESSION, ZkExisting, ZkImportPhase, ZkImportStatus, ZkImportStep,
-    ZkPortSeen,
+    ROW_ACL, ROW_NODE, ROW_SESSION, ZkImportPhase, ZkImportStatus, ZkImportStep, ZkPortSeen,
 };
 use super::node::Znode;
 use super::session::{Session, imported_password};
 use super::tree::Tree;
 use crate::jute::file::{AclRow, NodeRow, OPEN_ACL_KEY, SessionRow};
-use crate::jute::op::Owner;
 use crate::jute::txn::{Transaction, TxnHeader, describe};
-use crate::jute::{Field, Reader, StatPersisted, path};
+use crate::jute::{Field, Reader, path};
 use crate::limits::{
     ZK_IMPORT_NAME_BYTES_MAX, ZK_IMPORTS_MAX, ZK_PORT_NAME_BYTES_MAX, ZK_PORTS_SEEN_MAX,
 };
@@ -35,7 +33,7 @@ pub struct ZkImport {
     pub(super) acl_keys: OrdMap<i64, AclId>,
 }
 
-fn refuse(code: RejectedCode, message: String) -> Rejected {
+pub(super) fn refuse(code: RejectedCode, message: String) -> Rejected {
     Rejected::new(code, message)
 }
 
@@ -321,7 +319,12 @@ impl Change<'_> {
                     return Err(refuse(RejectedCode::Invalid, message));
                 }
                 import.tree.zxid = *zxid;
-                import.status.phase = if *fuzzy { CatchingUp } else { Following };
+                if *fuzzy {
+                    import.status.phase = CatchingUp;
+                } else {
+                    import.tree.quota_count_all();
+                    import.status.phase = Following;
+                }
             }
             ZkImportStep::Transactions { after, bytes, .. } => {
                 if !matches!(phase, CatchingUp | Following) {
@@ -340,7 +343,7 @@ impl Change<'_> {
             }
             ZkImportStep::Exact { .. } => match phase {
                 CatchingUp => {
-                    import.tree.quota_find();
+                    import.tree.quota_count_all();
                     import.status.phase = Following;
                 }
                 Following => {}
@@ -563,7 +566,7 @@ impl Change<'_> {
     }
 
     /// Refuses if clients have made something here, or are here.
-    fn zk_must_be_new(&self) -> Result<(), Rejected> {
+    pub(super) fn zk_must_be_new(&self) -> Result<(), Rejected> {
         let tree = &self.state.zk;
         if tree.node_count() > Tree::default().node_count() || tree.session_count() > 0 {
             let message = format!(
@@ -601,98 +604,11 @@ impl Change<'_> {
 
     /// Puts a tree in the place of the one that clients see. Who follows its changes finds that
     /// they don't go on, and begins anew.
-    fn zk_put_tree(&mut self, mut tree: Tree) {
+    pub(super) fn zk_put_tree(&mut self, mut tree: Tree) {
         tree.make_own_nodes();
+        tree.quota_settle();
         tree.follow(&self.state.zk);
         self.state.zk = tree;
-    }
-
-    fn zk_merge(
-        &mut self,
-        import: &mut ZkImport,
-        at: &str,
-        only: &str,
-        existing: ZkExisting,
-    ) -> Result<(), Rejected> {
-        for (what, place) in [("--at", at), ("--only", only)] {
-            path::check(place).map_err(|error| {
-                refuse(RejectedCode::Invalid, format!("{what} {place:?}: {error}"))
-            })?;
-        }
-        let mut copy = std::mem::replace(&mut import.tree, Tree::empty());
-        import.acl_keys = OrdMap::new();
-        if copy.get(only).is_none() {
-            return Err(Rejected::not_found("node in the source", only));
-        }
-        copy.quota_find();
-        let whole = at == "/" && only == "/";
-        if whole && matches!(existing, ZkExisting::Refuse | ZkExisting::Replace) {
-            if existing == ZkExisting::Refuse {
-                self.zk_must_be_new()?;
-            }
-            self.zk_put_tree(copy);
-            return Ok(());
-        }
-        let target = |path: &str| -> String {
-            let below = if only == "/" { path } else { &path[only.len()..] };
-            match (at, below) {
-                (at, "" | "/") => at.to_owned(),
-                ("/", below) => below.to_owned(),
-                (at, below) => format!("{at}{below}"),
-            }
-        };
-        let zxid = self.state.zk.zxid.max(copy.zxid) + 1;
-        let live = &mut self.state.zk;
-        if existing == ZkExisting::Replace {
-            let old: Vec<Arc<str>> = live
-                .walk(at)
-                .map(|(path, _)| Arc::from(path))
-                .filter(|path: &Arc<str>| &**path != "/" && !path::is_within(path, "/zookeeper"))
-                .collect();
-            for path in old.iter().rev() {
-                live.remove(path, zxid);
-            }
-        }
-        let nodes = copy.walk(only).filter(|(path, node)| {
-            // The system's own nodes stay what they are, and ephemeral ones have no session here.
-            !path::is_within(path, "/zookeeper") && !matches!(node.owner(), Owner::Session(_))
-        });
-        let nodes: Vec<(String, Arc<Znode>)> =
-            nodes.map(|(path, node)| (target(path), node.clone())).collect();
-        if existing == ZkExisting::Refuse
-            && let Some((path, _)) =
-                nodes.iter().find(|(path, _)| path != "/" && live.get(path).is_some())
-        {
-            let message = format!("there is a node {path} already; say what to do with --existing");
-            return Err(refuse(RejectedCode::Conflict, message));
-        }
-        live.make_above(at, zxid, self.stamp.at.0 as i64);
-        for (path, node) in nodes {
-            let acl = copy.acls.list(node.acl);
-            match live.get(&path) {
-                Some(old) if existing == ZkExisting::Keep => {
-                    // Or numbers of sequential nodes would come again.
-                    let made = old.stat.cversion.max(node.stat.cversion);
-                    live.change_stat(&path, |stat| stat.cversion = made);
-                }
-                Some(old) => {
-                    // Or numbers of sequential nodes would come again.
-                    let made = old.stat.cversion.max(node.stat.cversion);
-                    let version = old.stat.version.wrapping_add(1);
-                    let aversion = old.stat.aversion.wrapping_add(1);
-                    let acl = live.acls.id_of(acl);
-                    live.set_data(&path, node.data(), version, zxid, self.stamp.at.0 as i64);
-                    live.set_acl(&path, acl, aversion);
-                    live.change_stat(&path, |stat| stat.cversion = made);
-                }
-                None => {
-                    let acl = live.acls.id_of(acl);
-                    live.insert(&path, Znode::new(node.data(), acl, node.stat));
-                }
-            }
-        }
-        live.zxid = zxid;
-        Ok(())
     }
 }
 
@@ -705,29 +621,6 @@ impl Tree {
                 let acl = self.acls.id_of(usual.acls.list(node.acl));
                 self.insert_as_is(path, Znode::new(node.data(), acl, node.stat));
             }
-        }
-    }
-
-    /// Makes the nodes above `path` that are missing.
-    fn make_above(&mut self, path: &str, zxid: i64, at: i64) {
-        let mut missing = Vec::new();
-        let mut next = path::split(path);
-        while let Some((above, _)) = next
-            && self.get(above).is_none()
-        {
-            missing.push(above);
-            next = path::split(above);
-        }
-        for above in missing.into_iter().rev() {
-            let stat = StatPersisted {
-                czxid: zxid,
-                mzxid: zxid,
-                pzxid: zxid,
-                ctime: at,
-                mtime: at,
-                ..StatPersisted::default()
-            };
-            self.insert(above, Znode::new(None, acl::OPEN, stat));
         }
     }
 }

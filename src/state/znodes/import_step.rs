@@ -95,7 +95,8 @@ pub enum ZkImportStep {
     },
     /// The copy, or a part of it, goes into the tree that clients see. The copy is gone then.
     Merge {
-        /// Node under which it is put; `/`: in its own place.
+        /// Where that node comes to, whatever its name is there; the ones above it are made. At `/`
+        /// the root keeps its own data and access list, unless all is taken.
         at: String,
         /// Node from which on it is taken; `/`: all of it.
         only: String,

@@ -142,7 +142,10 @@ impl Work<'_> {
             results.push(result);
         }
         if failed {
+            // The work was done all the same.
+            let recounts = self.tree.recounts;
             *self.tree = before;
+            self.tree.recounts = recounts;
             for result in &mut results {
                 if result.is_ok() {
                     *result = Err(ErrorCode::Ok);
@@ -193,6 +196,7 @@ impl Work<'_> {
         if self.enforce_quota {
             self.tree.quota_check(&path, 1, bytes as i64)?;
         }
+        self.tree.quota_may_count(&path, self.at)?;
         let owner = match op {
             Op::CreateContainer => Owner::Container,
             Op::CreateTtl if mode.ttl => Owner::Ttl(ttl),
@@ -216,6 +220,7 @@ impl Work<'_> {
             stat.pzxid = zxid;
         });
         self.tree.insert(&path, Znode::new(request.data, acl, stat));
+        self.tree.quota_count(&path, self.at);
         let stat = self.tree.get(&path).map(|node| node.stat()).unwrap_or_default();
         Ok(Done::Made { path, stat, want_stat: op != Op::Create })
     }

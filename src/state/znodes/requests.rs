@@ -8,6 +8,7 @@ use super::session::{Session, imported_password};
 use crate::jute::op::{ErrorCode, Op};
 use crate::jute::reply::ConnectReply;
 use crate::jute::{Field, Id, path};
+use crate::limits::ZK_PASSING_READS_BYTES_MAX;
 use crate::state::apply::Change;
 use crate::state::{Rejected, Reply};
 
@@ -41,10 +42,17 @@ pub struct ZkCaller {
     pub superuser: bool,
 }
 
+impl ZkCaller {
+    /// Bytes that it has in the log, about.
+    pub fn bytes(&self) -> usize {
+        64 + self.ids.iter().map(|id| 24 + id.scheme.len() + id.id.len()).sum::<usize>()
+    }
+}
+
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ZkRequest {
-    /// An operation that changes nodes.
+    /// An operation that changes nodes, or a read of one that stands between such.
     Op {
         /// Place in `callers`.
         caller: u32,
@@ -89,7 +97,8 @@ pub enum ZkRequest {
 pub struct ZkReply {
     /// The newest transaction when it was carried out.
     pub zxid: i64,
-    /// See [`ErrorCode`].
+    /// See [`ErrorCode`]; `ConnectionLoss`: there was no room for the answer, and the client has to
+    /// come again.
     pub err: i32,
     /// The record of the reply; empty if there is an error. For a session: [`ConnectReply`].
     #[serde(with = "serde_bytes")]
@@ -98,16 +107,21 @@ pub struct ZkReply {
 
 impl Change<'_> {
     pub(in crate::state) fn zk_requests(&mut self, batch: &ZkBatch) -> Result<Reply, Rejected> {
-        let replies = batch.requests.iter().map(|request| self.zk_request(batch, request));
+        let mut room = ZK_PASSING_READS_BYTES_MAX;
+        let requests = batch.requests.iter();
+        let replies = requests.map(|request| self.zk_request(batch, request, &mut room));
         Ok(Reply::Zk(replies.collect()))
     }
 
-    fn zk_request(&mut self, batch: &ZkBatch, request: &ZkRequest) -> ZkReply {
+    /// Carries one out. `room` is what answers to reads may still take.
+    fn zk_request(&mut self, batch: &ZkBatch, request: &ZkRequest, room: &mut usize) -> ZkReply {
         let (err, body) = match request {
-            ZkRequest::Op { caller, op, body } => match self.zk_op(batch, *caller, *op, body) {
-                Ok(done) => (ErrorCode::Ok, done.to_bytes()),
-                Err(code) => (code, Vec::new()),
-            },
+            ZkRequest::Op { caller, op, body } => {
+                match self.zk_op(batch, *caller, *op, body, room) {
+                    Ok(body) => (ErrorCode::Ok, body),
+                    Err(code) => (code, Vec::new()),
+                }
+            }
             ZkRequest::Open { timeout, password, attachment } => {
                 (ErrorCode::Ok, self.zk_open(*timeout, *password, *attachment).to_bytes())
             }
@@ -128,7 +142,8 @@ impl Change<'_> {
         caller: u32,
         op: i32,
         body: &[u8],
-    ) -> Result<Done, ErrorCode> {
+        room: &mut usize,
+    ) -> Result<Vec<u8>, ErrorCode> {
         let caller = batch.callers.get(caller as usize).ok_or(ErrorCode::SystemError)?;
         if caller.session != 0 {
             match self.state.zk.sessions.get(&caller.session) {
@@ -140,10 +155,16 @@ impl Change<'_> {
             }
         }
         let op = Op::of(op).ok_or(ErrorCode::Unimplemented)?;
+        let asker = Asker { ids: &caller.ids, superuser: caller.superuser };
+        if matches!(op, Op::Exists | Op::GetData | Op::GetAcl) {
+            let answer = self.state.zk.passing_read(op, body, asker)?;
+            *room = room.checked_sub(answer.len()).ok_or(ErrorCode::ConnectionLoss)?;
+            return Ok(answer);
+        }
         let zxid = self.state.zk.zxid + 1;
         let mut work = Work {
             tree: &mut self.state.zk,
-            asker: Asker { ids: &caller.ids, superuser: caller.superuser },
+            asker,
             session: caller.session,
             zxid,
             at: self.stamp.at.0 as i64,
@@ -154,7 +175,7 @@ impl Change<'_> {
         if changed {
             self.state.zk.zxid = zxid;
         }
-        Ok(done)
+        Ok(done.to_bytes())
     }
 
     fn zk_open(

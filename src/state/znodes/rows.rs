@@ -6,6 +6,7 @@ use super::acl::AclId;
 use super::import::ZkImport;
 use super::import_step::{ROW_NODE, ZkImportStatus};
 use super::node::Znode;
+use super::quota::Recounts;
 use super::session::Session;
 use super::tree::Tree;
 use crate::jute::file::NodeRow;
@@ -41,6 +42,8 @@ pub(in crate::state) struct ZkHead {
     next_acl: AclId,
     /// How many changes clients could follow: they are not in a snapshot.
     change_count: u64,
+    #[serde(default, skip_serializing_if = "Recounts::is_nothing")]
+    recounts: Recounts,
 }
 
 /// Hands the rows of a tree to `put`; without nodes their digest stands for them, which is kept as
@@ -55,6 +58,7 @@ fn write_rows<E>(
         last_session: tree.last_session,
         next_acl: tree.acls.next(),
         change_count: tree.change_count,
+        recounts: tree.recounts,
     }))?;
     for (id, acl) in tree.acls.rows() {
         put(ZkRow::Acl(id, acl.to_vec()))?;
@@ -109,9 +113,14 @@ impl RowReader {
                 self.tree.zxid = head.zxid;
                 self.tree.last_session = head.last_session;
                 self.tree.change_count = head.change_count;
+                self.tree.recounts = head.recounts;
                 self.next_acl = head.next_acl;
             }
-            ZkRow::Acl(id, acl) => self.tree.acls.put(id, acl.into()),
+            ZkRow::Acl(id, acl) => {
+                if !self.tree.acls.put(id, acl.into()) {
+                    return Err("an access list that comes twice");
+                }
+            }
             ZkRow::Session(id, session) => {
                 self.tree.sessions.insert(id, session.into());
             }
@@ -129,7 +138,6 @@ impl RowReader {
             ZkRow::Digest(..) => return Err("a checksum's row"),
             ZkRow::End => {
                 self.tree.acls.set_next(self.next_acl);
-                self.tree.quota_index();
                 state.zk = std::mem::replace(&mut self.tree, Tree::empty());
             }
             ZkRow::Import(name, status, keys) => {

@@ -3,6 +3,7 @@
 mod batches;
 mod clients;
 mod imports;
+mod quotas;
 mod tree;
 
 pub(in crate::state) use self::imports::one_of_each;

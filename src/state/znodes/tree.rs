@@ -10,9 +10,10 @@ use super::acl::{self, AclId, AclTable, Asker};
 use super::digest;
 use super::key::{At, Below, PathKey};
 use super::node::Znode;
+use super::quota::Recounts;
 use super::session::Session;
 use crate::jute::file::{AclRow, NodeRow, OPEN_ACL_KEY};
-use crate::jute::op::Owner;
+use crate::jute::op::{Owner, PERM_READ};
 use crate::jute::{Acl, StatPersisted, path};
 use crate::limits::ZK_CHANGES_KEPT;
 
@@ -35,6 +36,8 @@ pub struct Tree {
     pub(super) mortals: OrdSet<Arc<str>>,
     /// Paths that have a quota.
     pub(super) quotas: OrdSet<Arc<str>>,
+    /// What counting for them took.
+    pub(super) recounts: Recounts,
     pub(super) digest: u64,
     /// What the digest is more in ASCII.
     pub(super) digest_ascii_more: u64,
@@ -55,6 +58,19 @@ pub struct ZnodeChange {
     pub zxid: i64,
     /// What happened to it.
     pub kind: ZnodeChangeKind,
+    /// Its access list then; none: everybody may do everything.
+    acl: Option<Arc<[Acl]>>,
+    /// The same of the node above, if names of its children have changed.
+    above: Option<Arc<[Acl]>>,
+}
+
+impl ZnodeChange {
+    /// Whether `asker` may read the node that it is about, as that was when it happened: the
+    /// node above if `of_children`.
+    pub fn is_for(&self, of_children: bool, asker: Asker<'_>) -> bool {
+        let acl = if of_children { &self.above } else { &self.acl };
+        acl.as_ref().is_none_or(|acl| acl::allows(acl, PERM_READ, asker))
+    }
 }
 
 /// What happened to a node.
@@ -76,7 +92,7 @@ impl Default for Tree {
         for path in ["/", "/zookeeper", "/zookeeper/quota"] {
             tree.insert(path, Znode::new(Some(&[]), acl::OPEN, StatPersisted::default()));
         }
-        let readable = Acl { perms: crate::jute::op::PERM_READ, ..Acl::open() };
+        let readable = Acl { perms: PERM_READ, ..Acl::open() };
         let readable = tree.acls.id_of(vec![readable].into());
         let stat = StatPersisted::default();
         tree.insert("/zookeeper/config", Znode::new(Some(&[]), readable, stat));
@@ -98,6 +114,7 @@ impl Tree {
             ephemerals: OrdSet::new(),
             mortals: OrdSet::new(),
             quotas: OrdSet::new(),
+            recounts: Recounts::default(),
             digest: 0,
             digest_ascii_more: 0,
             bytes: 0,
@@ -132,7 +149,7 @@ impl Tree {
 
     /// All access lists but the open one, with their keys in an ensemble's snapshot.
     pub fn snapshot_acls(&self) -> impl Iterator<Item = AclRow> + '_ {
-        self.acls.rows().map(|(id, acl)| AclRow { key: i64::from(id), acl: acl.to_vec() })
+        self.acls.file_rows().map(|(id, acl)| AclRow { key: i64::from(id), acl: acl.to_vec() })
     }
 
     /// A node as a row of an ensemble's snapshot.
@@ -243,7 +260,8 @@ impl Tree {
     pub fn changes_since(&self, seen: u64) -> Option<impl Iterator<Item = &ZnodeChange>> {
         let missed = usize::try_from(self.change_count.checked_sub(seen)?).ok()?;
         let skipped = self.changes.len().checked_sub(missed)?;
-        Some(self.changes.iter().skip(skipped))
+        // `skip` would walk over all that are kept.
+        Some(self.changes.focus().narrow(skipped..).into_iter())
     }
 
     /// Takes the place of `before`: a new epoch begins, as after an election, and who follows its
@@ -255,11 +273,21 @@ impl Tree {
         self.changes = Vector::new();
     }
 
-    fn note(&mut self, path: &Arc<str>, zxid: i64, kind: ZnodeChangeKind) {
+    /// A list as a change has it.
+    fn list_then(&self, id: AclId) -> Option<Arc<[Acl]>> {
+        (id != acl::OPEN).then(|| self.acls.list(id))
+    }
+
+    fn note(&mut self, path: &Arc<str>, zxid: i64, kind: ZnodeChangeKind, acl: Option<Arc<[Acl]>>) {
+        let above = match kind {
+            ZnodeChangeKind::Data => None,
+            _ => path::split(path).and_then(|(above, _)| self.get(above)),
+        };
+        let above = above.and_then(|above| self.list_then(above.acl));
         if self.changes.len() >= ZK_CHANGES_KEPT {
             self.changes.pop_front();
         }
-        self.changes.push_back(ZnodeChange { path: path.clone(), zxid, kind });
+        self.changes.push_back(ZnodeChange { path: path.clone(), zxid, kind, acl, above });
         self.change_count += 1;
     }
 
@@ -289,13 +317,13 @@ impl Tree {
 
     /// Puts a node where none is. Its parent, if there is one, counts it as a child.
     pub(super) fn insert(&mut self, path: &str, node: Znode) {
-        let zxid = node.stat.czxid;
+        let (zxid, acl) = (node.stat.czxid, self.list_then(node.acl));
         let path = self.insert_as_is(path, node);
-        self.note(&path, zxid, ZnodeChangeKind::Created);
+        self.note(&path, zxid, ZnodeChangeKind::Created, acl);
         self.quota_after_insert(&path);
     }
 
-    /// As [`Tree::insert`], but nobody is told and quotas don't count it: for trees as they are
+    /// As [`Tree::insert`], but nobody is told and no quota counts it: for trees as they are
     /// brought.
     pub(super) fn insert_as_is(&mut self, path: &str, mut node: Znode) -> Arc<str> {
         let path: Arc<str> = Arc::from(path);
@@ -318,6 +346,7 @@ impl Tree {
             Arc::make_mut(parent).children += 1;
         }
         self.nodes.insert(PathKey(path.clone()), Arc::new(node));
+        self.quota_note(&path);
         path
     }
 
@@ -327,6 +356,7 @@ impl Tree {
         let path = key.0;
         self.uncount(&path, &node);
         self.bytes -= path.len() as u64;
+        let acl = self.list_then(node.acl);
         self.acls.drop_one(node.acl);
         match node.owner() {
             Owner::Session(session) => {
@@ -343,7 +373,7 @@ impl Tree {
             let parent = Arc::make_mut(parent);
             parent.children = parent.children.saturating_sub(1);
         }
-        self.note(&path, zxid, ZnodeChangeKind::Deleted);
+        self.note(&path, zxid, ZnodeChangeKind::Deleted, acl);
         self.quota_after_remove(&path, &node);
         Some(node)
     }
@@ -362,15 +392,15 @@ impl Tree {
         zxid: i64,
         at: i64,
     ) {
-        let Some(key) = self.key(path).map(|(key, _)| key.0.clone()) else { return };
-        let before = self.get(path).map_or(0, |node| node.data_len());
+        let Some((key, node)) = self.key(path) else { return };
+        let (key, before, acl) = (key.0.clone(), node.data_len(), self.list_then(node.acl));
         self.change(path, |node| {
             node.data = data.map(Arc::from);
             node.stat.version = version;
             node.stat.mzxid = zxid;
             node.stat.mtime = at;
         });
-        self.note(&key, zxid, ZnodeChangeKind::Data);
+        self.note(&key, zxid, ZnodeChangeKind::Data, acl);
         self.quota_after_set(&key, before, data.map_or(0, <[u8]>::len));
     }
 

@@ -39,6 +39,17 @@ pub enum WireError {
     },
 }
 
+impl WireError {
+    /// Whether nobody takes the connection there.
+    pub(super) fn refused(&self) -> bool {
+        use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+        let refused = |error: &io::Error| {
+            matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
+        };
+        matches!(self, Self::Io(error) if refused(error))
+    }
+}
+
 /// A request or a session failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {

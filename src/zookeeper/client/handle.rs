@@ -25,6 +25,8 @@ pub struct Options {
     pub timeout: Duration,
     /// Without any server for so long, at the start or later, the client ends.
     pub give_up: Duration,
+    /// The same, while every server refuses the connection: nobody runs there.
+    pub give_up_refused: Duration,
     /// Between tries, once all servers were tried.
     pub pause: Duration,
     /// The session to go on with; none: a new one.
@@ -40,6 +42,7 @@ impl Default for Options {
         Self {
             timeout: Duration::from_secs(30),
             give_up: Duration::from_secs(30),
+            give_up_refused: Duration::from_secs(30),
             pause: Duration::from_millis(200),
             session: None,
             read_only: false,

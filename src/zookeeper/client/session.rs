@@ -179,6 +179,8 @@ impl Task {
         let began = Instant::now();
         let servers = self.ensemble.servers.len();
         let mut tried = 0;
+        // Since when, if every server has refused since then.
+        let mut refused: Option<(Instant, usize)> = None;
         loop {
             let server = self.ensemble.servers[self.next_server % servers].clone();
             self.next_server = (self.next_server + 1) % servers;
@@ -187,7 +189,17 @@ impl Task {
                 Err(error) => error,
             };
             tried += 1;
-            if began.elapsed() >= self.options.give_up {
+            refused = match last.refused() {
+                true => {
+                    let (since, count) = refused.unwrap_or_else(|| (Instant::now(), 0));
+                    Some((since, count + 1))
+                }
+                false => None,
+            };
+            let nobody = refused.is_some_and(|(since, count)| {
+                count >= servers && since.elapsed() >= self.options.give_up_refused
+            });
+            if nobody || began.elapsed() >= self.options.give_up {
                 let last = format!("{server}: {last}");
                 let servers = self.ensemble.servers.join(",");
                 let waited_ms = began.elapsed().as_millis();

@@ -277,3 +277,16 @@ async fn without_any_server_the_client_gives_up() {
     let error = Client::connect(&ensemble, options).await.unwrap_err();
     assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn where_nobody_runs_the_client_gives_up_sooner() {
+    let (listener, mut ensemble) = listen().await;
+    drop(listener);
+    ensemble.servers.push(ensemble.servers[0].clone());
+    // As good as never.
+    let never = Duration::from_secs(100_000);
+    let soon = Duration::from_millis(20);
+    let options = Options { give_up: never, give_up_refused: soon, ..options() };
+    let error = Client::connect(&ensemble, options).await.unwrap_err();
+    assert!(error.to_string().contains("refused"), "{error}");
+}

@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::jute::op::{ErrorCode, Op};
 use crate::jute::reply::{ReplyHeader, WatcherEvent};
 use crate::jute::{Field, Id};
 use crate::state::znodes::{ZkCaller, ZkReply};
-use crate::zookeeper::connection::Out;
+use crate::zookeeper::connection::{Out, Room};
 use crate::zookeeper::watches::ConnId;
 
 /// How far a connection is.
@@ -34,22 +34,13 @@ pub(super) enum Item {
     /// A write behind a read that is not answered yet, which must not see what it does. `caller`
     /// is whom it comes from.
     Held { xid: i32, op: Op, body: Bytes, caller: Arc<ZkCaller> },
-    /// It is on its way through the log.
-    Write { xid: i32, op: Op, reply: Option<ZkReply> },
+    /// It is on its way through the log, or a read between two that are; the answer comes into
+    /// [`Conn::replies`].
+    Logged { xid: i32, op: Op },
     /// Its answer is found out elsewhere: how fresh this server is, or what takes long to count.
     Later { xid: i32, number: u64, answer: Option<Result<Vec<u8>, ErrorCode>> },
     /// The answer is known.
     Known { xid: i32, err: ErrorCode, body: Vec<u8> },
-}
-
-impl Item {
-    /// Whether its answer is still to come from elsewhere.
-    pub(super) fn waits(&self) -> bool {
-        matches!(
-            self,
-            Self::Held { .. } | Self::Write { reply: None, .. } | Self::Later { answer: None, .. }
-        )
-    }
 }
 
 /// What is told of a connection.
@@ -67,7 +58,7 @@ pub(super) struct Figures {
 pub(super) struct Lot {
     pub(super) arrived: Instant,
     /// Their share of the bytes that may wait; given back with the last answer.
-    pub(super) room: Option<Arc<OwnedSemaphorePermit>>,
+    pub(super) room: Option<Arc<Room>>,
 }
 
 /// See the module.
@@ -90,10 +81,12 @@ pub(super) struct Conn {
     pub(super) items: VecDeque<(Item, Lot)>,
     /// How many of them are held.
     pub(super) held_writes: usize,
+    /// Answers from the log, in order, to the first of them that went there.
+    pub(super) replies: VecDeque<ZkReply>,
     /// The frames that are being looked at.
     pub(super) lot: Lot,
     /// What came before the session was there.
-    pub(super) held: Vec<(Vec<Bytes>, Arc<OwnedSemaphorePermit>)>,
+    pub(super) held: Vec<(Vec<Bytes>, Arc<Room>)>,
     pub(super) buffer: Vec<u8>,
     pub(super) figures: Figures,
     out: Out,
@@ -125,6 +118,7 @@ impl Conn {
             caller: Arc::default(),
             items: VecDeque::new(),
             held_writes: 0,
+            replies: VecDeque::new(),
             lot: Lot { arrived: figures.since, room: None },
             held: Vec::new(),
             buffer: Vec::new(),
@@ -157,30 +151,59 @@ impl Conn {
         self.items.push_back((item, self.lot.clone()));
     }
 
-    /// Whether a write may go into the log at once: nothing but writes stand before it, which are
-    /// there already.
-    pub(super) fn may_write(&self) -> bool {
-        matches!(self.items.back(), None | Some((Item::Write { .. }, _)))
+    /// Whether the answer to the first request is still to come from elsewhere.
+    pub(super) fn waits(&self) -> bool {
+        match self.items.front() {
+            Some((Item::Held { .. } | Item::Later { answer: None, .. }, _)) => true,
+            Some((Item::Logged { .. }, _)) => self.replies.is_empty(),
+            _ => false,
+        }
     }
 
-    /// Writes that need wait for reads no longer, in order. They are on their way from now on.
-    pub(super) fn release(&mut self) -> Vec<(Op, Bytes, Arc<ZkCaller>)> {
+    /// Whether a write may go into the log at once: nothing stands before it but what is there
+    /// already.
+    pub(super) fn may_write(&self) -> bool {
+        matches!(self.items.back(), None | Some((Item::Logged { .. }, _)))
+    }
+
+    /// Writes that need wait for reads no longer, in order, and reads before them that `may_pass`
+    /// with them. They are on their way from now on.
+    pub(super) fn release(
+        &mut self,
+        may_pass: impl Fn(Op, &[u8]) -> bool,
+    ) -> Vec<(Op, Bytes, Arc<ZkCaller>)> {
         let mut released = Vec::new();
-        if self.held_writes == 0 {
-            return released;
-        }
-        for (item, _) in &mut self.items {
-            if let Item::Held { xid, op, .. } = *item {
-                let write = Item::Write { xid, op, reply: None };
-                if let Item::Held { body, caller, .. } = std::mem::replace(item, write) {
-                    released.push((op, body, caller));
-                }
-            } else if !matches!(item, Item::Write { .. }) {
+        // Reads that go if a write comes behind them.
+        let mut passing = 0;
+        for place in 0..self.items.len() {
+            if self.held_writes == 0 {
                 break;
             }
+            match &self.items[place].0 {
+                Item::Logged { .. } => {}
+                Item::Read { op, body, .. } if may_pass(*op, body) => passing += 1,
+                Item::Held { .. } => {
+                    for place in place - passing..=place {
+                        released.extend(self.log(place));
+                    }
+                    passing = 0;
+                    self.held_writes -= 1;
+                }
+                _ => break,
+            }
         }
-        self.held_writes -= released.len();
         released
+    }
+
+    /// The request at `place` goes into the log.
+    fn log(&mut self, place: usize) -> Option<(Op, Bytes, Arc<ZkCaller>)> {
+        let item = &mut self.items.get_mut(place)?.0;
+        let (Item::Read { xid, op, .. } | Item::Held { xid, op, .. }) = *item else { return None };
+        match std::mem::replace(item, Item::Logged { xid, op }) {
+            Item::Read { body, .. } => Some((op, body, self.caller.clone())),
+            Item::Held { body, caller, .. } => Some((op, body, caller)),
+            _ => None,
+        }
     }
 
     fn frame(&mut self, write: impl FnOnce(&mut Vec<u8>)) {

@@ -6,7 +6,6 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use sha1::{Digest, Sha1};
 use std::sync::Arc;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::conn::{Item, Lot, Stage};
 use super::{Hub, ZkRequest};
@@ -18,8 +17,10 @@ use crate::jute::request::{
 };
 use crate::jute::{Field, Id, Reader};
 use crate::limits::{
-    ZK_ID_BYTES_MAX, ZK_IDS_MAX, ZK_WATCHED_BYTES_PER_CONNECTION_MAX, ZK_WATCHES_PER_CONNECTION_MAX,
+    ZK_ID_BYTES_MAX, ZK_IDS_BYTES_MAX, ZK_IDS_MAX, ZK_WATCHED_BYTES_PER_CONNECTION_MAX,
+    ZK_WATCHES_PER_CONNECTION_MAX,
 };
+use crate::zookeeper::connection::Room;
 use crate::zookeeper::reads::{self, Armed, Caller};
 use crate::zookeeper::watches::{ConnId, Mode, Which};
 
@@ -143,12 +144,7 @@ impl Hub {
         }
     }
 
-    pub(super) fn take_frames(
-        &mut self,
-        id: ConnId,
-        frames: Vec<Bytes>,
-        room: Arc<OwnedSemaphorePermit>,
-    ) {
+    pub(super) fn take_frames(&mut self, id: ConnId, frames: Vec<Bytes>, room: Arc<Room>) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         match conn.stage {
             Stage::Connecting => {
@@ -223,7 +219,8 @@ impl Hub {
                 }
             }
             Op::CloseSession if conn.is_local => {
-                conn.reply(xid, 0, ErrorCode::Ok, &[]);
+                // Behind what was asked before.
+                conn.push(Item::Known { xid, err: ErrorCode::Ok, body: Vec::new() });
                 conn.stage = Stage::Closing;
             }
             Op::CloseSession => self.write(id, xid, op, body),
@@ -244,7 +241,7 @@ impl Hub {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let caller = conn.caller.clone();
         if conn.may_write() {
-            conn.push(Item::Write { xid, op, reply: None });
+            conn.push(Item::Logged { xid, op });
             self.gather_write(id, op, &body, caller);
         } else {
             conn.held_writes += 1;
@@ -281,7 +278,8 @@ impl Hub {
         });
         let superuser = self.around.config.super_digest.clone();
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let crowded = conn.ids.len() >= ZK_IDS_MAX;
+        let crowded =
+            conn.ids.len() >= ZK_IDS_MAX || conn.caller.bytes() + body.len() > ZK_IDS_BYTES_MAX;
         let Some(proven) = proven.filter(|_| !crowded) else {
             conn.reply(xid, 0, ErrorCode::AuthFailed, &[]);
             conn.items.clear();

@@ -1,8 +1,7 @@
 //! Feeds `readers::job_file`.
 #![no_main]
 
-#[path = "../readers.rs"]
-#[allow(dead_code)]
-mod readers;
+#[path = "../readers/job_file.rs"]
+mod reader;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| readers::job_file(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| reader::feed(data));

@@ -1,8 +1,7 @@
 //! Feeds `readers::log_entry`.
 #![no_main]
 
-#[path = "../readers.rs"]
-#[allow(dead_code)]
-mod readers;
+#[path = "../readers/log_entry.rs"]
+mod reader;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| readers::log_entry(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| reader::feed(data));

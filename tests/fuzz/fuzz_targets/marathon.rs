@@ -1,8 +1,7 @@
 //! Feeds `readers::marathon`.
 #![no_main]
 
-#[path = "../readers.rs"]
-#[allow(dead_code)]
-mod readers;
+#[path = "../readers/marathon.rs"]
+mod reader;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| readers::marathon(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| reader::feed(data));

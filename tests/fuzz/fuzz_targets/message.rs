@@ -1,8 +1,7 @@
 //! Feeds `readers::message`.
 #![no_main]
 
-#[path = "../readers.rs"]
-#[allow(dead_code)]
-mod readers;
+#[path = "../readers/message.rs"]
+mod reader;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| readers::message(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| reader::feed(data));

@@ -1,8 +1,7 @@
 //! Feeds `readers::snapshot`.
 #![no_main]
 
-#[path = "../readers.rs"]
-#[allow(dead_code)]
-mod readers;
+#[path = "../readers/snapshot.rs"]
+mod reader;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| readers::snapshot(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| reader::feed(data));

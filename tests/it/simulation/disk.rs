@@ -75,7 +75,8 @@ impl Disk {
 impl Platter {
     fn carry_out(&mut self, op: LogOp) {
         match op {
-            LogOp::Append(entries) => {
+            LogOp::Append { entries, committed } => {
+                self.committed = committed.or(self.committed);
                 if let (Some(last), Some(first)) = (self.entries.last(), entries.first()) {
                     assert_eq!(last.log_id.index + 1, first.log_id.index, "no hole");
                 }

@@ -1,11 +1,17 @@
 //! The endpoint's manners: sessions that go on elsewhere and end in time, words for operators,
 //! encrypted connections, and clients that mean no good.
 
+mod bounds;
+mod tls;
+mod watches;
+
 use std::time::Duration;
 
-use orch::jute::reply::{ConnectReply, NamesReply, ReplyHeader};
+use orch::jute::op::XID_NOTIFICATION;
+use orch::jute::reply::{AclReply, ConnectReply, DataReply, NamesReply, ReplyHeader, StatReply};
 use orch::jute::request::{
-    ConnectRequest, CreateRequest, PathRequest, VersionRequest, WatchRequest,
+    ConnectRequest, CreateRequest, PathRequest, RequestHeader, SetDataRequest, VersionRequest,
+    WatchRequest,
 };
 use orch::jute::{Acl, ErrorCode, Field, Op, Reader};
 use orch::zookeeper::client::{Wire, four_letter};
@@ -95,9 +101,15 @@ fn a_session_goes_on_at_another_server_also_after_the_leader_is_gone() {
         assert_eq!(err(&mut second, Op::Sync, &PathRequest { path: "/" }).await, ErrorCode::Ok);
         assert_eq!(err(&mut second, Op::Exists, &exists).await, ErrorCode::Ok);
 
-        let wrong = hello(session.session_id, vec![7; 16], 10_000);
-        let (_, refused) = open(&addresses[2], &wrong).await;
-        assert_eq!((refused.session_id, refused.timeout), (0, 0));
+        for password in [vec![7; 16], Vec::new(), vec![0; 900]] {
+            let wrong = hello(session.session_id, password, 10_000);
+            let (mut stranger, refused) = open(&addresses[2], &wrong).await;
+            assert_eq!((refused.session_id, refused.timeout), (0, 0));
+            assert_eq!(refused.password, [0; 16]);
+            assert!(stranger.from.next().await.is_err(), "it is told no more than that");
+        }
+        // Whose session it is notices nothing of that.
+        assert_eq!(err(&mut second, Op::Exists, &exists).await, ErrorCode::Ok);
 
         let leader = cluster.leader();
         cluster.kill(&leader);
@@ -305,6 +317,20 @@ fn a_server_that_has_no_leader_lets_those_read_who_agree() {
         assert_eq!(NamesReply::from_bytes(&body).unwrap().names, ["a", "zookeeper"]);
         let delete = VersionRequest { path: "/a", version: -1 };
         assert_eq!(err(&mut reads, Op::Delete, &delete).await, ErrorCode::NotReadOnly);
+        // One that leaves is still told what it asked before, and in that order.
+        let (mut leaves, _) = open(&addresses[0], &willing).await;
+        let counted = PathRequest { path: "/" };
+        leaves.to.add_request(1, Op::GetChildren.number(), &children);
+        leaves.to.add_request(2, Op::GetAllChildrenNumber.number(), &counted);
+        leaves.to.add_request(3, Op::GetChildren.number(), &children);
+        leaves.to.add(|out| RequestHeader { xid: 4, op: Op::CloseSession.number() }.write(out));
+        leaves.to.flush().await.unwrap();
+        for xid in 1..=4 {
+            let frame = leaves.from.next().await.unwrap();
+            let header: ReplyHeader = Reader::new(&frame).field().unwrap();
+            assert_eq!((header.xid, header.err), (xid, 0));
+        }
+        assert!(leaves.from.next().await.is_err());
         for server in ["s2", "s3"] {
             cluster.process(server).signal(Signal::CONT);
         }
@@ -313,4 +339,57 @@ fn a_server_that_has_no_leader_lets_those_read_who_agree() {
         let (mut wire, _) = open_new(&addresses[0]).await;
         assert_eq!(err(&mut wire, Op::Delete, &delete).await, ErrorCode::Ok);
     });
+}
+
+/// Reads between writes that are all on their way at once: each sees the writes before it and none
+/// behind it, whichever way it is answered.
+#[test]
+fn a_read_between_two_writes_sees_the_first_and_not_the_second() {
+    const ROUNDS: i32 = 300;
+    let (_cluster, addresses) = endpoints(1, &[]);
+    run(async {
+        let other = tokio::spawn(pipeline(addresses[0].clone(), "/other", ROUNDS));
+        pipeline(addresses[0].clone(), "/own", ROUNDS).await;
+        other.await.unwrap();
+    });
+}
+
+/// Replaces the data of a node of its own and reads it by turns, without waiting for an answer.
+async fn pipeline(address: String, path: &'static str, rounds: i32) {
+    let (mut wire, _) = open_new(&address).await;
+    assert_eq!(err(&mut wire, Op::Create, &create(path, b"", 0)).await, ErrorCode::Ok);
+    let Wire { mut from, mut to } = wire;
+    for round in 0..rounds {
+        let text = round.to_string();
+        let set = SetDataRequest { path, data: Some(text.as_bytes()), version: round };
+        to.add_request(4 * round + 1, Op::SetData.number(), &set);
+        // The last of four can't travel with writes, and what comes behind it waits.
+        let watch = round % 4 == 3;
+        to.add_request(4 * round + 2, Op::GetData.number(), &WatchRequest { path, watch: false });
+        to.add_request(4 * round + 3, Op::Exists.number(), &WatchRequest { path, watch });
+        to.add_request(4 * round + 4, Op::GetAcl.number(), &PathRequest { path });
+    }
+    to.flush().await.unwrap();
+    let mut expected = 1;
+    while expected <= 4 * rounds {
+        let frame = from.next().await.unwrap();
+        let mut reader = Reader::new(&frame);
+        let header: ReplyHeader = reader.field().unwrap();
+        if header.xid == XID_NOTIFICATION {
+            continue;
+        }
+        assert_eq!((header.xid, header.err), (expected, 0), "{path}");
+        let version = (expected - 1) / 4 + 1;
+        match expected % 4 {
+            1 => assert_eq!(reader.field::<StatReply>().unwrap().stat.version, version),
+            2 => {
+                let reply: DataReply<'_> = reader.field().unwrap();
+                let text = (version - 1).to_string();
+                assert_eq!((reply.data, reply.stat.version), (Some(text.as_bytes()), version));
+            }
+            3 => assert_eq!(reader.field::<StatReply>().unwrap().stat.version, version),
+            _ => assert_eq!(reader.field::<AclReply>().unwrap().stat.version, version),
+        }
+        expected += 1;
+    }
 }

@@ -5,6 +5,7 @@ mod differential;
 mod endpoint;
 mod files;
 mod import;
+mod import_ensembles;
 mod migration;
 mod migration_faults;
 mod observer;

@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::jute::reply::{MultiReply, MultiResult};
-use crate::jute::request::{MultiOp, MultiRequest};
+use crate::jute::reply::{AclReply, DataReply, MultiReply, MultiResult};
+use crate::jute::request::{MultiOp, MultiRequest, PathRequest, WatchRequest};
+use crate::limits::ZK_PASSING_READS_BYTES_MAX;
 use crate::state::snapshot;
 
 fn plain(path: &str) -> CreateRequest<'_> {
@@ -54,6 +55,65 @@ fn a_multi_that_fails_leaves_everything_as_it_was() {
     assert_eq!(results, expected);
     let tree = world.tree();
     assert_eq!((tree.zxid(), tree.digest(), tree.change_count()), before);
+}
+
+#[test]
+fn a_read_in_a_batch_sees_what_is_before_it_and_makes_no_transaction() {
+    let mut world = World::new();
+    let caller = world.open();
+    world.create("/a", 0).unwrap();
+    let before = world.tree().zxid();
+    let op = |op: Op, body: Vec<u8>| ZkRequest::Op { caller: 0, op: op.number(), body };
+    let get = |path| op(Op::GetData, WatchRequest { path, watch: false }.to_bytes());
+    let set = |data| {
+        op(Op::SetData, SetDataRequest { path: "/a", data: Some(data), version: -1 }.to_bytes())
+    };
+    let requests = vec![
+        set(b"1"),
+        get("/a"),
+        op(Op::Exists, WatchRequest { path: "/none", watch: false }.to_bytes()),
+        set(b"2"),
+        op(Op::GetAcl, PathRequest { path: "/a" }.to_bytes()),
+        get("/a"),
+    ];
+    let replies = world.batch(vec![caller], requests);
+    let zxids: Vec<i64> = replies.iter().map(|reply| reply.zxid - before).collect();
+    assert_eq!(zxids, [1, 1, 1, 2, 2, 2]);
+    let data =
+        |reply: &ZkReply| DataReply::from_bytes(&reply.body).unwrap().data.map(<[u8]>::to_vec);
+    assert_eq!(data(&replies[1]), Some(b"1".to_vec()));
+    assert_eq!(replies[2].err, ErrorCode::NoNode.number());
+    assert_eq!(AclReply::from_bytes(&replies[4].body).unwrap().stat.version, 2);
+    assert_eq!(data(&replies[5]), Some(b"2".to_vec()));
+}
+
+#[test]
+fn answers_to_reads_in_a_batch_have_a_bound() {
+    let mut world = World::new();
+    let caller = world.open();
+    world.create("/a", 0).unwrap();
+    let data = vec![b'x'; 1 << 20];
+    world.set("/a", &data, -1).unwrap();
+    let body = WatchRequest { path: "/a", watch: false }.to_bytes();
+    assert!(!world.tree().may_pass(Op::GetData, &body), "too large to travel");
+    let read = ZkRequest::Op { caller: 0, op: Op::GetData.number(), body };
+    let most = ZK_PASSING_READS_BYTES_MAX >> 20;
+    let replies = world.batch(vec![caller], vec![read; most + 4]);
+    let refused = replies.iter().filter(|reply| reply.err == ErrorCode::ConnectionLoss.number());
+    // With what is around the data, the last that would just fit does not.
+    assert_eq!(refused.count(), 5);
+    let bytes: usize = replies.iter().map(|reply| reply.body.len()).sum();
+    assert!(bytes <= ZK_PASSING_READS_BYTES_MAX, "{bytes}");
+}
+
+#[test]
+fn only_small_reads_without_a_watch_may_travel_with_writes() {
+    let world = World::new();
+    let watch = |watch| WatchRequest { path: "/zookeeper", watch }.to_bytes();
+    assert!(world.tree().may_pass(Op::GetData, &watch(false)));
+    assert!(!world.tree().may_pass(Op::GetData, &watch(true)));
+    assert!(!world.tree().may_pass(Op::GetChildren, &watch(false)));
+    assert!(!world.tree().may_pass(Op::GetData, b"no record"));
 }
 
 /// Something that a client may do.

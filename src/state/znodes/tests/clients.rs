@@ -1,8 +1,10 @@
 //! One client's requests, each with the rule that it shows.
 
 use super::*;
-use crate::jute::op::{PERM_CREATE, PERM_READ};
+use crate::jute::op::{PERM_ALL, PERM_CREATE, PERM_READ};
 use crate::jute::reply::{CreateReply, PathReply};
+use crate::jute::request::SetAclRequest;
+use crate::state::znodes::Asker;
 
 fn path_of(body: &[u8]) -> String {
     PathReply::from_bytes(body).expect("a path").path.to_owned()
@@ -188,4 +190,42 @@ fn a_quota_counts_what_is_below_it() {
     };
     let Reply::Zk(replies) = world.run(Command::Zk(Box::new(batch))) else { panic!("no replies") };
     assert_eq!(replies[0].err, ErrorCode::QuotaExceeded.number());
+}
+
+#[test]
+fn a_change_is_for_those_who_could_read_the_node_then() {
+    let mut world = World::new();
+    let alice = id("digest", "alice:hash");
+    let private = [Acl { perms: PERM_ALL, id: alice.clone() }];
+    world.create("/open", 0).unwrap();
+    world.ask(Op::Create, create("/closed", 0, &private)).unwrap();
+    let seen = world.tree().change_count();
+    let root = ZkCaller { ids: vec![id("super", "")], ..world.caller.clone() };
+    let set_acl =
+        |acl: &[Acl]| SetAclRequest { path: "/open/x", acl: acl.to_vec(), version: -1 }.to_bytes();
+    // Made, opened to everybody, and removed before anybody looks; its list is nowhere any more.
+    let steps = [
+        (Op::Create, create("/open/x", 0, &private)),
+        (Op::SetAcl, set_acl(&[Acl::open()])),
+        (Op::SetData, SetDataRequest { path: "/open/x", data: None, version: -1 }.to_bytes()),
+        (Op::SetAcl, set_acl(&private)),
+        (Op::Delete, VersionRequest { path: "/open/x", version: -1 }.to_bytes()),
+        (Op::Create, create("/closed/y", 0, &[Acl::open()])),
+    ];
+    for (op, body) in steps {
+        world.ask_as(root.clone(), op, body).unwrap();
+    }
+    let (alice, bob) = ([alice], [id("digest", "bob:hash")]);
+    let asker = |ids| Asker { ids, superuser: false };
+    let told: Vec<(bool, bool)> = world
+        .tree()
+        .changes_since(seen)
+        .unwrap()
+        .map(|change| {
+            assert!(change.is_for(false, asker(&alice)) && change.is_for(true, asker(&alice)));
+            (change.is_for(false, asker(&bob)), change.is_for(true, asker(&bob)))
+        })
+        .collect();
+    // Of the node itself, and of the children of the one above.
+    assert_eq!(told, [(false, true), (true, true), (false, true), (true, false)]);
 }

@@ -16,12 +16,12 @@ use crate::state::znodes::{
 };
 use crate::state::{Rejected, RejectedCode};
 
-const S: i64 = 5 << 32 | 0x10;
+pub(super) const S: i64 = 5 << 32 | 0x10;
 /// Of the first copy: the log's entry that began it.
-const G: u64 = 1;
+pub(super) const G: u64 = 1;
 const SESSION: i64 = 0x1000_0000_0000_0007;
 
-fn node(path: &str, data: &[u8], acl: i64, stat: StatPersisted) -> Vec<u8> {
+pub(super) fn node(path: &str, data: &[u8], acl: i64, stat: StatPersisted) -> Vec<u8> {
     let mut bytes = vec![ROW_NODE];
     NodeRow { path, data: Some(data), acl, stat }.write(&mut bytes);
     bytes
@@ -32,7 +32,7 @@ fn owned(ephemeral_owner: i64) -> StatPersisted {
 }
 
 /// A session, an access list, and a few nodes, in two lots.
-fn rows() -> [Vec<u8>; 2] {
+pub(super) fn rows() -> [Vec<u8>; 2] {
     let mut first = vec![ROW_SESSION];
     SessionRow { id: SESSION, timeout: 9_000 }.write(&mut first);
     first.push(ROW_ACL);
@@ -52,7 +52,7 @@ fn rows() -> [Vec<u8>; 2] {
 }
 
 /// A transaction behind its length; its number is `S` and that many.
-fn transaction(behind: i64, txn: Txn<'_>, digest: Option<u64>) -> Vec<u8> {
+pub(super) fn transaction(behind: i64, txn: Txn<'_>, digest: Option<u64>) -> Vec<u8> {
     let op = match &txn {
         Txn::Create(create) => match create.kind {
             CreateKind::Container => Op::CreateContainer,
@@ -74,7 +74,7 @@ fn transaction(behind: i64, txn: Txn<'_>, digest: Option<u64>) -> Vec<u8> {
     Some(Transaction { header, txn, digest }.to_bytes().as_slice()).to_bytes()
 }
 
-fn made(path: &str, kind: CreateKind, parent_cversion: i32) -> Txn<'_> {
+pub(super) fn made(path: &str, kind: CreateKind, parent_cversion: i32) -> Txn<'_> {
     Txn::Create(CreateTxn { path, data: Some(b"x"), acl: vec![Acl::open()], kind, parent_cversion })
 }
 
@@ -82,19 +82,19 @@ fn set(path: &str, version: i32) -> Txn<'_> {
     Txn::SetData(SetDataTxn { path, data: Some(b"new"), version })
 }
 
-fn start(live: bool, again: bool) -> ZkImportStep {
+pub(super) fn start(live: bool, again: bool) -> ZkImportStep {
     ZkImportStep::Start { source: "there".into(), live, again }
 }
 
-fn chunk(chunk: u64, bytes: Vec<u8>) -> ZkImportStep {
+pub(super) fn chunk(chunk: u64, bytes: Vec<u8>) -> ZkImportStep {
     ZkImportStep::Rows { generation: G, chunk, bytes }
 }
 
-fn behind(after: i64, bytes: Vec<u8>) -> ZkImportStep {
+pub(super) fn behind(after: i64, bytes: Vec<u8>) -> ZkImportStep {
     ZkImportStep::Transactions { generation: G, after: S + after, bytes }
 }
 
-fn copied(fuzzy: bool) -> ZkImportStep {
+pub(super) fn copied(fuzzy: bool) -> ZkImportStep {
     ZkImportStep::Copied { generation: G, zxid: S, fuzzy }
 }
 
@@ -102,7 +102,7 @@ fn compared(behind: i64, difference: Option<String>) -> ZkImportStep {
     ZkImportStep::Compared { generation: G, zxid: S + behind, difference }
 }
 
-fn cut_over(behind: i64) -> ZkImportStep {
+pub(super) fn cut_over(behind: i64) -> ZkImportStep {
     ZkImportStep::CutOver { at: S + behind, attempt: None }
 }
 
@@ -115,8 +115,8 @@ fn merge(at: &str, only: &str, existing: ZkExisting) -> ZkImportStep {
 }
 
 #[derive(Default)]
-struct Imports {
-    state: State,
+pub(super) struct Imports {
+    pub(super) state: State,
     index: u64,
 }
 
@@ -131,7 +131,7 @@ impl Imports {
     }
 
     #[track_caller]
-    fn takes(&mut self, step: ZkImportStep) {
+    pub(super) fn takes(&mut self, step: ZkImportStep) {
         assert_eq!(self.step(step), Ok(Reply::Done));
         if !self.import().tree.nodes.is_empty() {
             tree::assert_whole(&self.import().tree);
@@ -146,7 +146,7 @@ impl Imports {
         assert_eq!(self.import().tree.digest(), before.tree.digest());
     }
 
-    fn import(&self) -> &ZkImport {
+    pub(super) fn import(&self) -> &ZkImport {
         self.state.zk_import("move").expect("it was begun")
     }
 
@@ -155,7 +155,7 @@ impl Imports {
     }
 
     /// All rows are here.
-    fn copied(live: bool, fuzzy: bool) -> Self {
+    pub(super) fn copied(live: bool, fuzzy: bool) -> Self {
         let mut imports = Self::default();
         imports.takes(start(live, false));
         for (number, lot) in (0..).zip(rows()) {
@@ -591,6 +591,94 @@ fn a_part_goes_into_what_is_there() {
         assert_eq!(data(&imports, "/x/y/more").is_some(), more, "{existing:?}");
         assert!(data(&imports, "/x/y/odd").is_some(), "{existing:?}");
     }
+}
+
+/// Nodes that a client makes here.
+fn make_here(imports: &mut Imports, nodes: &[(&str, i32)]) {
+    for (path, flags) in nodes {
+        let callers = vec![ZkCaller { superuser: true, ..ZkCaller::default() }];
+        let requests = vec![ZkRequest::Op {
+            caller: 0,
+            op: Op::Create2.number(),
+            body: create(path, *flags, &[Acl::open()]),
+        }];
+        let batch = ZkBatch { callers, requests, enforce_quota: false };
+        imports.index += 1;
+        let stamp = Stamp { index: imports.index, at: Timestamp(1_000 * imports.index) };
+        imports.state.apply(stamp, &Command::Zk(Box::new(batch)).into()).reply.unwrap();
+    }
+}
+
+#[test]
+fn who_gets_a_child_takes_note_of_it() {
+    let mut imports = Imports::copied(false, false);
+    make_here(&mut imports, &[("/a", 0), ("/a/one", 0), ("/a/two", 0)]);
+    let before = imports.state.zk().clone();
+    imports.takes(merge("/a/x/y", "/app", ZkExisting::Refuse));
+    let tree = imports.state.zk();
+    let stat = |path: &str| *tree.get(path).expect(path).persisted();
+    assert!(tree.zxid() > before.zxid());
+    // One that was there, one that is made on the way, and what came along as it was.
+    assert_eq!((stat("/a").cversion, stat("/a").pzxid), (3, tree.zxid()));
+    assert_eq!((stat("/a/x").cversion, stat("/a/x").pzxid), (1, tree.zxid()));
+    assert_eq!((stat("/a/x/y").cversion, stat("/a/x/y").pzxid), (7, 3));
+    assert_eq!(tree.get("/a").unwrap().stat().cversion, 3 * 2 - 3);
+    assert_eq!(stat("/"), *before.get("/").unwrap().persisted());
+
+    // Into a node that both have: what clients are shown never goes back.
+    for existing in [ZkExisting::Keep, ZkExisting::Overwrite, ZkExisting::Replace] {
+        let mut imports = Imports::copied(false, false);
+        make_here(&mut imports, &[("/app", 0), ("/app/here", 0)]);
+        let before = imports.state.zk().clone();
+        let shown = |tree: &Tree, path: &str| tree.get(path).unwrap().stat();
+        imports.takes(merge("/app", "/app", existing));
+        let tree = imports.state.zk();
+        let parent = if existing == ZkExisting::Replace { "/" } else { "/app" };
+        assert_eq!(shown(tree, parent).pzxid, tree.zxid(), "{existing:?}");
+        assert!(shown(tree, parent).cversion > shown(&before, parent).cversion, "{existing:?}");
+        assert!(tree.get("/app").unwrap().persisted().cversion >= 7, "{existing:?}");
+    }
+}
+
+#[test]
+fn the_root_stays_its_own_unless_all_is_taken() {
+    for existing in [ZkExisting::Refuse, ZkExisting::Overwrite, ZkExisting::Replace] {
+        let mut imports = Imports::copied(false, false);
+        let before = imports.state.zk().clone();
+        imports.takes(merge("/", "/app", existing));
+        let tree = imports.state.zk();
+        let (root, was) = (tree.get("/").unwrap(), before.get("/").unwrap());
+        assert_eq!((root.data(), tree.acl_of(root)), (was.data(), before.acl_of(was)));
+        assert_eq!(root.persisted().version, was.persisted().version);
+        assert!(tree.get("/box").is_some() && tree.get("/zookeeper/quota").is_some());
+    }
+}
+
+#[test]
+fn what_can_not_be_put_there_is_refused_and_nothing_changes() {
+    let mut imports = Imports::copied(false, false);
+    let session = vec![ZkRequest::Open { timeout: 9_000, password: Some([7; 16]), attachment: 9 }];
+    let batch = ZkBatch { callers: Vec::new(), requests: session, enforce_quota: false };
+    let stamp = Stamp { index: 20, at: Timestamp(20_000) };
+    imports.state.apply(stamp, &Command::Zk(Box::new(batch)).into()).reply.unwrap();
+    imports.index = 20;
+    let session = imports.state.zk().sessions().next().expect("it was opened").0;
+    let caller = ZkCaller { session, attachment: 9, superuser: true, ..ZkCaller::default() };
+    let body = create("/mortal", 1, &[Acl::open()]);
+    let requests = vec![ZkRequest::Op { caller: 0, op: Op::Create2.number(), body }];
+    let batch = ZkBatch { callers: vec![caller], requests, enforce_quota: false };
+    let stamp = Stamp { index: 21, at: Timestamp(21_000) };
+    imports.state.apply(stamp, &Command::Zk(Box::new(batch)).into()).reply.unwrap();
+    imports.index = 21;
+    assert_eq!(imports.state.zk().ephemeral_count(), 1);
+    let before = imports.state.zk().digest();
+    imports.refuses(merge("/mortal/x", "/app", ZkExisting::Keep), RejectedCode::Conflict);
+    imports.refuses(merge("/mortal", "/app", ZkExisting::Overwrite), RejectedCode::Conflict);
+    imports.refuses(merge("/new", "/zookeeper", ZkExisting::Keep), RejectedCode::Invalid);
+    imports.refuses(merge("/new", "/app/mine", ZkExisting::Keep), RejectedCode::Invalid);
+    assert_eq!(imports.state.zk().digest(), before);
+    imports.takes(merge("/mortal", "/app", ZkExisting::Replace));
+    assert_eq!(imports.state.zk().ephemeral_count(), 0);
 }
 
 /// The entries that begin the other two copies among these.

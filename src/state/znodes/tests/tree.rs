@@ -1,6 +1,6 @@
 //! What holds of every tree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::jute::op::Owner;
@@ -36,6 +36,11 @@ pub(super) fn assert_whole(tree: &Tree) {
     for (path, node) in tree.walk("/") {
         assert_eq!(node.children(), children.get(path).copied().unwrap_or(0), "{path}");
     }
+    let limits = tree.walk("/zookeeper/quota").filter_map(|(path, _)| {
+        path.strip_prefix("/zookeeper/quota")?.strip_suffix("/zookeeper_limits")
+    });
+    let quotas: BTreeSet<&str> = limits.filter(|top| !top.is_empty()).collect();
+    assert!(tree.quotas.iter().map(AsRef::as_ref).eq(quotas));
     ephemerals.sort();
     mortals.sort();
     assert_eq!(tree.ephemerals.iter().cloned().collect::<Vec<_>>(), ephemerals);
