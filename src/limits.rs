@@ -229,6 +229,15 @@ pub const ZK_WALK_NODES_AT_ONCE: usize = 128;
 pub const ZK_EXAMPLES_MAX: usize = 10;
 /// Lots of rows on their way into the log, for one import.
 pub const ZK_CHUNKS_IN_FLIGHT: usize = 8;
+/// Bytes of transactions that a second copy holds back while the first one comes up to it.
+pub const ZK_HELD_BYTES_MAX: usize = 32 << 20;
+/// Client ports of sources that an import knows to have been open, with from where.
+pub const ZK_PORTS_SEEN_MAX: usize = 256;
+/// Bytes of the name of such a port, and of the machine from which it was seen.
+pub const ZK_PORT_NAME_BYTES_MAX: usize = 300;
+/// How long a client port of a source must not be reached, without being refused, to count as
+/// closed, in milliseconds.
+pub const ZK_PORT_SILENCE_MS: u64 = 3_000;
 
 // --- API ---
 

@@ -166,6 +166,10 @@ impl Server {
             metrics.clone(),
             planners.clone(),
         );
+        if let Some(config) = &part.zookeeper {
+            let host = consensus.me().api_addr;
+            consensus.tell_zk_addrs(config.reached_at(&host));
+        }
         // A port that is taken now is tried on: an ensemble may still have it, which is to be
         // replaced.
         let zookeeper = zookeeper::start(

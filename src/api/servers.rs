@@ -37,6 +37,8 @@ pub(super) async fn list_servers(
             applied_index: status.applied_index,
             reachable: status.reachable,
             version: status.version,
+            zk_addr: status.zk.plain,
+            zk_tls_addr: status.zk.tls,
         })
         .collect();
     items.sort_by(|left, right| left.name.cmp(&right.name));

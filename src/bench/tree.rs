@@ -46,20 +46,17 @@ pub fn run(options: Options, clock: &SharedClock) -> Result<Vec<Row>, TreeError>
         let command = Command::ImportZk { name: "bench".to_owned(), step: Box::new(step) };
         state.apply(stamp, &Request::from(command)).reply.map(drop)
     };
-    let start = ZkImportStep::Start {
-        source: "bench".to_owned(),
-        live: false,
-        again: false,
-        why: String::new(),
-    };
-    apply(&mut state, start)?;
+    let source = "bench".to_owned();
+    apply(&mut state, ZkImportStep::Start { source, live: false, again: false })?;
+    // The index of the command that began it.
+    let generation = 1;
     let nodes = Nodes::new("/orch-bench".to_owned(), options.nodes, options.value_bytes);
     let (memory, began) = (resident_mib(), Instant::now());
     let mut chunk = 0;
     let brought = nodes.lots::<TreeError>(1 << 32, |bytes| {
         // As a server has it, where a view of the state before is still looked at.
         let before = state.clone();
-        apply(&mut state, ZkImportStep::Rows { chunk, bytes })?;
+        apply(&mut state, ZkImportStep::Rows { generation, chunk, bytes })?;
         chunk += 1;
         drop(before);
         Ok(())

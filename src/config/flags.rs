@@ -237,7 +237,7 @@ fn cores(text: &str) -> Result<u64, String> {
 }
 
 /// The host's name up to its first dot.
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let uname = rustix::system::uname();
     let name = uname.nodename().to_string_lossy().to_lowercase();
     name.split('.').next().unwrap_or_default().to_owned()

@@ -9,6 +9,7 @@ mod show;
 mod zk_flags;
 
 pub use self::file::{ConfigFileError, lenient, with_file};
+pub(crate) use self::flags::host_name;
 pub use self::flags::{
     AgentFlags, DevFlags, NodeFlags, Process, ServerFlags, ServerPart, SettingsError,
 };

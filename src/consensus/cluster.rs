@@ -58,6 +58,7 @@ impl Core {
             checksum,
             checksum_index,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            zk: self.zk_addrs.get().cloned().unwrap_or_default(),
         }
     }
 

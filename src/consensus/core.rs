@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::config::{Config, Tuning};
 use super::handle::{Leadership, ReadError, View};
 use super::log_disk::Identity;
-use super::peers::{Answer, Call, CallError, Peers};
+use super::peers::{Answer, Call, CallError, Peers, ZkAddrs};
 use super::proposer::Pending;
 use super::raft_log::RaftLog;
 use super::runtime::Offload;
@@ -59,6 +59,8 @@ pub(super) struct Core {
     pub(super) behind: AtomicU64,
     pub(super) metrics: Metrics,
     pub(super) offload: Offload,
+    /// Told to whoever asks for this server's state.
+    pub(super) zk_addrs: OnceLock<ZkAddrs>,
 }
 
 impl std::fmt::Debug for Core {

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use tonic::{Code, Request, Status};
 
 use super::channels::{Channels, NOT_DONE, PASSED_ON, RETIRED, addressed, never_sent};
-use super::peers::{Answer, Call, CallError, JoinCall, PeerStatus, Peers};
+use super::peers::{Answer, Call, CallError, JoinCall, PeerStatus, Peers, ZkAddrs};
 use crate::model::name::NameError;
 use crate::model::server::Server;
 use crate::rpc::v1::{
@@ -141,6 +141,8 @@ impl From<PeerStatus> for StatusReply {
             checksum: status.checksum,
             checksum_index: status.checksum_index,
             version: status.version,
+            zk_addr: status.zk.plain.unwrap_or_default(),
+            zk_tls_addr: status.zk.tls.unwrap_or_default(),
         }
     }
 }
@@ -160,6 +162,10 @@ impl TryFrom<StatusReply> for PeerStatus {
             checksum: reply.checksum,
             checksum_index: reply.checksum_index,
             version: reply.version,
+            zk: ZkAddrs {
+                plain: Some(reply.zk_addr).filter(|addr| !addr.is_empty()),
+                tls: Some(reply.zk_tls_addr).filter(|addr| !addr.is_empty()),
+            },
         })
     }
 }

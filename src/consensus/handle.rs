@@ -7,7 +7,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::core::Core;
-use super::peers::{Answer, Call, CallError};
+use super::peers::{Answer, Call, CallError, ZkAddrs};
 use super::proposer::Pending;
 use crate::model::server::Server;
 use crate::model::time::Timestamp;
@@ -103,6 +103,8 @@ pub struct ServerStatus {
     pub reachable: bool,
     /// Its release, if it could be asked.
     pub version: Option<String>,
+    /// Where ZooKeeper's clients reach it, if it could be asked.
+    pub zk: ZkAddrs,
 }
 
 /// The handle that other rooms hold; clones are the same.
@@ -199,6 +201,12 @@ impl Consensus {
         self.core.me.clone()
     }
 
+    /// Says where ZooKeeper's clients reach this server, so that others can be told; the first
+    /// word holds.
+    pub fn tell_zk_addrs(&self, addrs: ZkAddrs) {
+        let _ = self.core.zk_addrs.set(addrs);
+    }
+
     /// Of the cluster; 0 until this server knows.
     pub fn cluster_id(&self) -> u64 {
         self.core.identity().cluster_id
@@ -221,7 +229,8 @@ impl Consensus {
                 last_log_index: status.as_ref().map(|status| status.last_log_index),
                 applied_index: status.as_ref().map(|status| status.applied_index),
                 reachable: status.is_some(),
-                version: status.map(|status| status.version),
+                version: status.as_ref().map(|status| status.version.clone()),
+                zk: status.map(|status| status.zk).unwrap_or_default(),
             }
         });
         let mut servers = futures::future::join_all(asked).await;

@@ -36,6 +36,7 @@ pub use self::handle::{
     Committed, Consensus, Consistency, Leadership, ProposeError, ReadError, ServerStatus, View,
 };
 pub use self::in_term::Decided;
+pub use self::peers::ZkAddrs;
 pub use self::raft_log::RaftLog;
 pub use self::runtime::{Offload, Runtime};
 pub use self::services::{Door, Services};

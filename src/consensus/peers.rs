@@ -93,6 +93,17 @@ pub struct PeerStatus {
     pub checksum_index: u64,
     /// Its release.
     pub version: String,
+    /// Where ZooKeeper's clients reach it.
+    pub zk: ZkAddrs,
+}
+
+/// Where ZooKeeper's clients reach a server, if they do: `host:port`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ZkAddrs {
+    /// In the clear.
+    pub plain: Option<String>,
+    /// With TLS.
+    pub tls: Option<String>,
 }
 
 /// Why a question was not answered.

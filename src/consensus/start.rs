@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use openraft::network::NetSnapshot;
@@ -174,6 +174,7 @@ impl Consensus {
             behind: AtomicU64::new(0),
             metrics,
             offload: parts.offload,
+            zk_addrs: OnceLock::new(),
         });
         core.tasks.spawn(keeper::follow_raft(core.clone(), publish_leadership));
         core.tasks.spawn(proposer::run(core.clone(), proposed));

@@ -1,5 +1,8 @@
 //! Paths of nodes.
 
+/// Characters of a path that people are shown.
+const SHOWN_CHARS: usize = 200;
+
 /// Why a path can't be one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
@@ -21,6 +24,14 @@ pub enum PathError {
     /// A character that paths don't have.
     #[error("a path can't hold the character {0:?}")]
     Character(char),
+}
+
+/// A path for people: quoted, and cut where it is too long to be read.
+pub fn shown(path: &str) -> String {
+    match path.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{:?}…", &path[..end]),
+        None => format!("{path:?}"),
+    }
 }
 
 /// Whether `path` can be a node's: the rules of ZooKeeper's `PathUtils`.

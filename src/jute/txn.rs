@@ -4,6 +4,7 @@
 use super::codec::{Error, Field, Reader, records};
 use super::data::Acl;
 use super::op::Op;
+use super::path::shown;
 
 records! {
     /// Before every transaction.
@@ -245,4 +246,49 @@ impl<'a> Field<'a> for Transaction<'a> {
 /// may be missing at the end of the old epoch can't be told by the numbers.
 pub fn follows(last: i64, next: i64) -> bool {
     next == last.wrapping_add(1) || (next >> 32 > last >> 32 && next & 0xffff_ffff == 1)
+}
+
+/// Names the transaction `zxid`, for people, with the node that it is about as far as that can be
+/// read.
+pub fn describe(zxid: i64, bytes: &[u8]) -> String {
+    let mut reader = Reader::new(bytes);
+    let op = TxnHeader::read(&mut reader).ok().and_then(|header| Op::of(header.op));
+    let path = match op {
+        Some(Op::Multi) => first_odd_path(&mut reader),
+        op => op.and_then(|op| path_of(op, reader.rest())),
+    };
+    match path {
+        Some(path) => format!("the transaction {zxid:#x} (node {})", shown(&path)),
+        None => format!("the transaction {zxid:#x}"),
+    }
+}
+
+/// The path that a record of that kind begins with.
+fn path_of(op: Op, record: &[u8]) -> Option<String> {
+    let has_one = matches!(
+        op,
+        Op::Create
+            | Op::Create2
+            | Op::CreateContainer
+            | Op::CreateTtl
+            | Op::Delete
+            | Op::DeleteContainer
+            | Op::SetData
+            | Op::Reconfig
+            | Op::SetAcl
+            | Op::Check
+    );
+    let path: Result<&str, _> = Reader::new(record).field();
+    path.ok().filter(|_| has_one).map(str::to_owned)
+}
+
+/// The path of the first change that can't be read, or else of the first one that has a path.
+fn first_odd_path(reader: &mut Reader<'_>) -> Option<String> {
+    let changes: Vec<SubTxn<'_>> = reader.field().ok()?;
+    let odd = changes.iter().find(|change| {
+        Txn::read(change.op, &mut Reader::new(change.data.unwrap_or_default())).is_err()
+    });
+    odd.into_iter().chain(&changes).find_map(|change| {
+        Op::of(change.op).and_then(|op| path_of(op, change.data.unwrap_or_default()))
+    })
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::tls::TlsFiles;
+use crate::consensus::ZkAddrs;
 use crate::model::time::Millis;
 
 /// The unit of session time-outs unless something else is said.
@@ -52,6 +53,17 @@ impl Config {
             reconfig: false,
             read_only: false,
         }
+    }
+
+    /// Where clients reach it. Where it listens on all addresses that is the host of `other`, the
+    /// `host:port` at which another of the server's doors is reached.
+    pub fn reached_at(&self, other: &str) -> ZkAddrs {
+        let host = other.rsplit_once(':').map_or(other, |(host, _)| host);
+        let at = |addr: SocketAddr| match addr.ip().is_unspecified() {
+            true => format!("{host}:{}", addr.port()),
+            false => addr.to_string(),
+        };
+        ZkAddrs { plain: self.addr.map(at), tls: self.tls.as_ref().map(|(addr, _)| at(*addr)) }
     }
 
     /// The time-out that a session gets which asks for `wanted` milliseconds.
@@ -106,5 +118,19 @@ impl std::str::FromStr for FourLetter {
             ));
         }
         Ok(Self::These(words))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_addresses_are_reached_by_the_server_s_own_host() {
+        let at = |addr: &str, other| Config::at(addr.parse().unwrap()).reached_at(other).plain;
+        assert_eq!(at("0.0.0.0:2181", "s1:7400").as_deref(), Some("s1:2181"));
+        assert_eq!(at("[::]:2181", "[fe80::1]:7400").as_deref(), Some("[fe80::1]:2181"));
+        assert_eq!(at("10.0.0.1:2182", "s1:7400").as_deref(), Some("10.0.0.1:2182"));
+        assert_eq!(Config::at("10.0.0.1:1".parse().unwrap()).reached_at("s1:1").tls, None);
     }
 }

@@ -30,11 +30,12 @@ const BIND_AGAIN: Duration = Duration::from_millis(50);
 /// Why clients of ZooKeeper are kept away, if they are: the name of the migration, and how far it
 /// is.
 pub fn held_by(state: &State) -> Option<(&str, ZkImportPhase)> {
-    use ZkImportPhase::{CatchingUp, Copying, Following, RolledBack, Stopped};
+    use ZkImportPhase::{CatchingUp, Copying, Following, Stopped};
     state.zk_imports().find_map(|(name, import)| {
         let phase = import.status.phase;
-        let holds = matches!(phase, Copying | CatchingUp | Following | Stopped | RolledBack);
-        (import.status.live && holds).then_some((name, phase))
+        let holds = matches!(phase, Copying | CatchingUp | Following | Stopped);
+        let holds = (import.status.live && holds) || import.status.keeps_closed;
+        holds.then_some((name, phase))
     })
 }
 

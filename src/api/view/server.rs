@@ -24,6 +24,13 @@ pub struct ServerRow {
     pub reachable: bool,
     /// Its release; absent if it could not be asked.
     pub version: Option<String>,
+    /// `host:port` where ZooKeeper's clients reach it; absent if they don't, or if it could not be
+    /// asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zk_addr: Option<String>,
+    /// The same with TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zk_tls_addr: Option<String>,
 }
 
 /// Hands leadership over.

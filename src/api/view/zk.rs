@@ -157,6 +157,29 @@ pub struct ZkChange {
     pub zxid: String,
 }
 
+/// A client port of a source that was seen open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ZkPortSeen {
+    /// `host:port`.
+    pub address: String,
+    /// The machine from which it was.
+    pub from: String,
+    /// When it last was.
+    pub at: Time,
+}
+
+/// A member of an ensemble that is a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ZkMember {
+    /// Its number.
+    pub id: i64,
+    /// `host:port` of its port for learners.
+    pub quorum: String,
+    /// `host:port` of its client port, if it is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+}
+
 /// A tree that is brought from elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ZkImportRow {
@@ -171,6 +194,16 @@ pub struct ZkImportRow {
     pub phase: String,
     /// Why it does not go on, or was given up.
     pub reason: String,
+    /// Which copy this is: each has a greater number than those before it.
+    pub generation: u64,
+    /// How often attempts to cut over were called off.
+    pub attempt: u64,
+    /// Whether the endpoint stays closed to clients although it is over.
+    pub keeps_closed: bool,
+    /// Client ports of the source that were seen open.
+    pub ports_seen: Vec<ZkPortSeen>,
+    /// The members of the source, as its `/zookeeper/config` in the copy names them.
+    pub members: Vec<ZkMember>,
     /// Number of the next lot of rows.
     pub next_chunk: u64,
     /// The newest transaction that the copy has.
@@ -250,6 +283,19 @@ pub enum ZkStep {
     CutOver {
         /// Only if this is the newest transaction that it has, as `0x1f`.
         at: String,
+        /// Only if no such attempt was called off since the import had this `attempt`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attempt: Option<u64>,
+    },
+    /// Attempts to cut over that are on their way come to nothing; refused once one was carried
+    /// out.
+    CallOff,
+    /// Client ports of the source were seen open.
+    PortsOpen {
+        /// `host:port` of each.
+        ports: Vec<String>,
+        /// The machine from which they were.
+        from: String,
     },
     /// The copy, or a part of it, goes into the nodes that clients see.
     Merge {
@@ -265,9 +311,14 @@ pub enum ZkStep {
     Finish,
     /// Clients go back to the source.
     RolledBack,
-    /// It is given up.
+    /// It is given up. If it was to be followed, the endpoint stays closed to clients, who are
+    /// elsewhere.
     Abort {
         /// Why.
         reason: String,
+        /// Open the endpoint to clients, who find the tree that is here; of one that was given up
+        /// already too.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        open: bool,
     },
 }

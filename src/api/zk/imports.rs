@@ -81,20 +81,32 @@ pub(crate) async fn step_zk_import(
     IdempotencyKey(key): IdempotencyKey,
     JsonBody(step): JsonBody<ZkStep>,
 ) -> Result<Json<ZkImportRow>, Problem> {
-    take_step(&context, key, &name, step_of(step)?).await
+    let step = step_of(&context, &name, step).await?;
+    take_step(&context, key, &name, step).await
 }
 
-fn step_of(step: ZkStep) -> Result<ZkImportStep, Problem> {
+/// Of the copy that there is now: what is sent is for that one, and for none that is begun
+/// meanwhile.
+async fn generation(context: &Context, name: &str) -> Result<u64, Problem> {
+    let view = context.view(ConsistencyChoice::Linearizable).await?;
+    let import = view.state.zk_import(name).ok_or_else(|| Problem::not_found("import", name))?;
+    Ok(import.status.generation)
+}
+
+async fn step_of(context: &Context, name: &str, step: ZkStep) -> Result<ZkImportStep, Problem> {
     Ok(match step {
-        ZkStep::Start { source, live, again } => {
-            ZkImportStep::Start { source, live, again, why: String::new() }
-        }
+        ZkStep::Start { source, live, again } => ZkImportStep::Start { source, live, again },
         ZkStep::Copied { zxid, fuzzy } => {
-            ZkImportStep::Copied { zxid: number("zxid", &zxid)?, fuzzy }
+            let zxid = number("zxid", &zxid)?;
+            ZkImportStep::Copied { generation: generation(context, name).await?, zxid, fuzzy }
         }
-        ZkStep::Exact => ZkImportStep::Exact,
+        ZkStep::Exact => ZkImportStep::Exact { generation: generation(context, name).await? },
         ZkStep::Compare => ZkImportStep::Compare,
-        ZkStep::CutOver { at } => ZkImportStep::CutOver { at: number("at", &at)? },
+        ZkStep::CutOver { at, attempt } => {
+            ZkImportStep::CutOver { at: number("at", &at)?, attempt }
+        }
+        ZkStep::CallOff => ZkImportStep::CallOff,
+        ZkStep::PortsOpen { ports, from } => ZkImportStep::PortsOpen { ports, from },
         ZkStep::Merge { at, only, existing } => {
             let existing = match existing.as_str() {
                 "refuse" => ZkExisting::Refuse,
@@ -111,7 +123,7 @@ fn step_of(step: ZkStep) -> Result<ZkImportStep, Problem> {
         }
         ZkStep::Finish => ZkImportStep::Finish,
         ZkStep::RolledBack => ZkImportStep::RolledBack,
-        ZkStep::Abort { reason } => ZkImportStep::Abort { reason },
+        ZkStep::Abort { reason, open } => ZkImportStep::Abort { reason, open },
     })
 }
 
@@ -150,7 +162,9 @@ pub(crate) async fn add_zk_rows(
     if media_type.as_deref() != Some(BYTES) {
         return Err(unsupported(media_type.as_deref(), BYTES));
     }
-    send_on(body, Pipe::new(context.consensus.clone(), &name, query.from)).await?;
+    let generation = generation(&context, &name).await?;
+    let pipe = Pipe::new(context.consensus.clone(), &name, generation, query.from);
+    send_on(body, pipe).await?;
     let view = context.view(ConsistencyChoice::Linearizable).await?;
     let import = view.state.zk_import(&name).ok_or_else(|| Problem::not_found("import", &name))?;
     Ok(Json(view::import(&name, import, view.state.zk())))
@@ -177,8 +191,9 @@ pub(crate) async fn add_zk_transactions(
         return Err(unsupported(media_type.as_deref(), BYTES));
     }
     let after = number("?after=", &query.after)?;
+    let generation = generation(&context, &name).await?;
     let bytes = super::rows::whole(body).await?;
-    take_step(&context, key, &name, ZkImportStep::Transactions { after, bytes }).await
+    take_step(&context, key, &name, ZkImportStep::Transactions { generation, after, bytes }).await
 }
 
 /// The nodes of an import as a snapshot file of ZooKeeper: of one that was taken back, with all that

@@ -5,11 +5,13 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::api::error::Problem;
 use crate::api::view::time::Time;
-use crate::api::view::zk::{ZkAcl, ZkImportRow, ZkNode, ZkStat, ZkSummary};
+use crate::api::view::zk::{ZkAcl, ZkImportRow, ZkMember, ZkNode, ZkPortSeen, ZkStat, ZkSummary};
 use crate::jute::op::{Owner, PERM_ADMIN, PERM_CREATE, PERM_DELETE, PERM_READ, PERM_WRITE};
 use crate::jute::{Acl, path};
+use crate::limits::ZK_SERVERS_MAX;
 use crate::model::time::Timestamp;
 use crate::state::znodes::{Tree, ZkImport, ZkImportPhase, Znode};
+use crate::zookeeper::observer::{EnsembleServer, read_config};
 
 /// A number of a transaction or a session.
 pub(super) fn hex(number: i64) -> String {
@@ -141,6 +143,11 @@ pub(super) fn import(name: &str, import: &ZkImport, live: &Tree) -> ZkImportRow 
         live: status.live,
         phase: phase(status.phase).to_owned(),
         reason: status.reason.clone(),
+        generation: status.generation,
+        attempt: status.attempt,
+        keeps_closed: status.keeps_closed,
+        ports_seen: status.ports_seen.iter().map(port_seen).collect(),
+        members: members(&import.tree),
         next_chunk: status.next_chunk,
         zxid: hex(tree.zxid()),
         digest: digest(tree.digest()),
@@ -168,6 +175,19 @@ pub(super) fn import(name: &str, import: &ZkImport, live: &Tree) -> ZkImportRow 
         cut_over_at: status.cut_over_at.map(Into::into),
         cut_over_zxid: status.cut_over_zxid.map(hex),
     }
+}
+
+fn port_seen(seen: &crate::state::znodes::ZkPortSeen) -> ZkPortSeen {
+    let (address, from) = (seen.address.clone(), seen.from.clone());
+    ZkPortSeen { address, from, at: seen.at.into() }
+}
+
+/// Who belongs to the ensemble that a copy is of: it has a list of its own among its nodes.
+fn members(copy: &Tree) -> Vec<ZkMember> {
+    let config = copy.get("/zookeeper/config").and_then(|node| node.data()).unwrap_or_default();
+    let servers = read_config(&String::from_utf8_lossy(config)).into_iter().take(ZK_SERVERS_MAX);
+    let member = |EnsembleServer { id, quorum, client, .. }| ZkMember { id, quorum, client };
+    servers.map(member).collect()
 }
 
 /// Transactions between two, if no epoch lies between them. An epoch that has just begun has none.

@@ -89,8 +89,8 @@ impl Side {
 
     /// Copies the source, until all of it is durable and further transactions are proven.
     pub(super) async fn copy(&self, source: &LiveSource) -> Result<(), MigrateError> {
-        let (source, why) = (source.to_string(), String::new());
-        let step = ZkImportStep::Start { source, live: true, again: false, why };
+        let source = source.to_string();
+        let step = ZkImportStep::Start { source, live: true, again: false };
         let command = Command::ImportZk { name: NAME.to_owned(), step: Box::new(step) };
         self.consensus.propose(Request::from(command)).await.map_err(setup)?;
         let mut views = self.consensus.views();

@@ -2,9 +2,11 @@
 
 use clap::{Args, Subcommand};
 
+use super::abort::{self, AbortArgs};
 use super::cutover::{self, CutOverArgs};
 use super::feed::Feed;
 use super::nodes::lines;
+use super::ports::Ports;
 use super::rollback::{self, RollbackArgs};
 use super::wait::join;
 use crate::api::view::zk::{ZkImportRow, ZkStep};
@@ -13,6 +15,7 @@ use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::output::{Cell, note};
 use crate::cli::words::{age, bytes, count, or_dash};
+use crate::config::host_name;
 use crate::migrate::zookeeper::link::{LinkError, LiveSource};
 
 /// Verbs of `orch zk migrate`.
@@ -58,15 +61,9 @@ enum MigrateVerb {
     Cutover(CutOverArgs),
     /// Let the clients go back, with everything written since
     Rollback(RollbackArgs),
-    /// Give a migration up; nothing has changed for the ensemble's clients
-    Abort {
-        /// Name of the migration
-        #[arg(value_name = "NAME")]
-        name: String,
-        /// Why
-        #[arg(long, value_name = "TEXT", default_value = "an operator gave it up")]
-        reason: String,
-    },
+    /// Give a migration up; nothing has changed for the ensemble's clients, and the endpoint here
+    /// stays closed to them
+    Abort(AbortArgs),
     /// End a migration: no way back from here
     Finish {
         /// Name of the migration
@@ -91,10 +88,7 @@ pub(super) async fn run(args: MigrateArgs, context: &Context) -> Outcome {
         }
         MigrateVerb::Cutover(args) => return cutover::run(args, context).await,
         MigrateVerb::Rollback(args) => return rollback::run(args, context).await,
-        MigrateVerb::Abort { name, reason } => {
-            let row = Feed::new(&name, context).step(&ZkStep::Abort { reason }).await?;
-            context.output.value(&row, || format!("the migration {name} is given up"))?;
-        }
+        MigrateVerb::Abort(args) => abort::run(args, context).await?,
         MigrateVerb::Finish { name, yes } => finish(&name, yes, context).await?,
     }
     Ok(Exit::DONE)
@@ -138,8 +132,23 @@ async fn start(
     if !no_probe && let Err(error) = join(&source, PROBE_ID, 0).await {
         return Err(no_way_in(name, &source, &error));
     }
+    let feed = Feed::new(name, context);
     let step = ZkStep::Start { source: source.to_string(), live: true, again };
-    let row = Feed::new(name, context).step(&step).await?;
+    let mut row = feed.step(&step).await?;
+    if let Some(clients) = &source.clients {
+        let ports = Ports::new(&clients.servers).await;
+        let (open, closed) = (ports.open(), ports.not_open());
+        if !open.is_empty() {
+            row = feed.step(&ZkStep::PortsOpen { ports: open, from: host_name() }).await?;
+        }
+        if !closed.is_empty() {
+            note(&format!(
+                "note: not open from here: {}. A cut-over wants to have seen each client port of \
+                 the ensemble open once, from the machine where it is asked for",
+                closed.join(", ")
+            ));
+        }
+    }
     context.output.value(&row, || {
         format!("{name} follows {}\n  orch zk migrate status {name}    how far it is", row.source)
     })
@@ -273,7 +282,11 @@ fn next(row: &ZkImportRow) -> String {
         ),
         "rolled_back" => format!(
             "start the ensemble on what rollback wrote; then orch zk migrate abort {name} frees \
-             what is kept here"
+             what is kept here (the endpoint stays closed to clients)"
+        ),
+        "aborted" if row.keeps_closed => format!(
+            "nothing: it is over. The endpoint stays closed to clients until another migration is \
+             cut over, or until orch zk migrate abort {name} --open"
         ),
         _ => "nothing: it is over".to_owned(),
     }

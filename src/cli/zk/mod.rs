@@ -1,6 +1,8 @@
 //! `orch zk`: ZooKeeper's nodes, and how they come here.
 
+mod abort;
 mod cutover;
+mod endpoints;
 mod ensemble;
 mod feed;
 mod files;
@@ -9,6 +11,7 @@ mod inspect;
 mod migrate;
 mod nodes;
 mod observe;
+mod ports;
 mod rollback;
 mod tree;
 mod wait;

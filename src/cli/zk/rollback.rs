@@ -102,7 +102,8 @@ pub(super) async fn run(args: RollbackArgs, context: &Context) -> Outcome {
              3. copy {place} to dataDir/version-2; myid stays as it is\n  \
              4. start it\n  \
              5. when a majority is up, open the client ports again\n\
-             then: orch zk migrate abort {name}, which frees what is kept here",
+             then: orch zk migrate abort {name}, which frees what is kept here; orch stays closed \
+             to their clients all the while",
             report.nodes, report.sessions, report.zxid, report.snapshot, report.digest
         )
     })?;

@@ -3,6 +3,7 @@
 
 use crate::jute::file::{NodeRow, OPEN_ACL_KEY};
 use crate::jute::rows::{Kind, Row};
+use crate::jute::txn::describe;
 use crate::jute::{Field, StatPersisted};
 use crate::limits::{ZK_CHUNK_BYTES, ZK_CHUNK_BYTES_MAX};
 use crate::state::znodes::{ROW_ACL, ROW_NODE, ROW_SESSION};
@@ -125,7 +126,7 @@ impl TransactionLots {
     pub fn add(&mut self, zxid: i64, transaction: &[u8]) -> Result<Option<Vec<u8>>, RowTooLarge> {
         let bytes = transaction.len() + 4;
         if bytes > ZK_CHUNK_BYTES_MAX {
-            return Err(RowTooLarge { what: format!("the transaction {zxid:#x}"), bytes });
+            return Err(RowTooLarge { what: describe(zxid, transaction), bytes });
         }
         let full = match self.bytes.len() + bytes > ZK_CHUNK_BYTES {
             true => self.take(),
@@ -154,6 +155,7 @@ impl TransactionLots {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jute::txn::{SetDataTxn, Transaction, Txn, TxnHeader};
 
     fn row<'a>(path: &'a str, data: &'a [u8]) -> Row<'a> {
         Row::Node(NodeRow { path, data: Some(data), acl: -1, stat: StatPersisted::default() })
@@ -190,8 +192,11 @@ mod tests {
         let error = chunks.add(&row("/big", &data)).unwrap_err();
         assert!(error.to_string().contains("the node /big"), "{error}");
         assert_eq!(chunks.finish(), None);
-        let error = TransactionLots::default().add(0x1f, &data).unwrap_err();
-        assert!(error.to_string().contains("0x1f"), "{error}");
+        let set = SetDataTxn { path: "/a/b", data: Some(&data), version: 1 };
+        let header = TxnHeader { client_id: 1, cxid: 1, zxid: 0x1f, time: 1, op: 5 };
+        let transaction = Transaction { header, txn: Txn::SetData(set), digest: None }.to_bytes();
+        let error = TransactionLots::default().add(0x1f, &transaction).unwrap_err();
+        assert!(error.to_string().contains("0x1f (node \"/a/b\")"), "{error}");
     }
 
     #[test]

@@ -13,11 +13,11 @@ use super::chunks::{Chunks, TransactionLots, first_rows};
 use super::link::LiveSource;
 use super::pipe::Pipe;
 use super::verify::{Compared, compare};
-use crate::consensus::{Consensus, Consistency};
+use crate::consensus::{Consensus, Consistency, ProposeError};
 use crate::limits::ZK_UNVERIFIED_MS;
 use crate::model::time::Millis;
 use crate::state::znodes::{ZkImportPhase, ZkImportStatus, ZkImportStep};
-use crate::state::{Command, Request, State};
+use crate::state::{Command, Rejected, RejectedCode, Request, State};
 use crate::zookeeper::observer::{Event, Observer};
 
 /// The observer's number; ensembles number their servers from 1 on.
@@ -89,13 +89,12 @@ async fn lead(consensus: &Consensus, term: u64) {
 
 /// Follows until it can't go on by itself, or is dropped.
 async fn follow(consensus: &Consensus, term: u64, name: &str, source: &str) {
-    let stop = |reason: String| ZkImportStep::Stop { reason };
     let driver = match source.parse() {
         Ok(source) => Driver { consensus, term, name, source },
         Err(error) => {
-            let step = stop(format!("the source can't be followed: {error}"));
-            if let Err(error) = take_step(consensus, term, name, step).await {
-                tracing::warn!(name, error, "can't stop a migration");
+            let unfit = Driver { consensus, term, name, source: LiveSource::default() };
+            if let Err(why) = unfit.stop(format!("the source can't be followed: {error}")).await {
+                tracing::warn!(name, why, "can't stop a migration");
                 tokio::time::sleep(BACKOFF_LAST).await;
             }
             return;
@@ -107,11 +106,9 @@ async fn follow(consensus: &Consensus, term: u64, name: &str, source: &str) {
         match driver.follow_once().await {
             End::Fatal(reason) => {
                 tracing::error!(name, reason, "the migration stops");
-                match driver.step(stop(reason)).await {
+                match driver.stop(reason).await {
                     Ok(()) => return,
-                    Err(End::Fatal(why) | End::Passing(why)) => {
-                        tracing::warn!(name, why, "can't stop a migration");
-                    }
+                    Err(why) => tracing::warn!(name, why, "can't stop a migration"),
                 }
             }
             End::Passing(why) => tracing::warn!(name, why, "the source is lost; joining again"),
@@ -129,14 +126,13 @@ async fn take_step(
     term: u64,
     name: &str,
     step: ZkImportStep,
-) -> Result<(), String> {
+) -> Result<(), ProposeError> {
     let command = Command::ImportZk { name: name.to_owned(), step: Box::new(step) };
-    let decided = consensus.propose_in_term(term, &[Request::from(command)]).await;
-    let decided = decided.map_err(|error| error.to_string())?;
+    let decided = consensus.propose_in_term(term, &[Request::from(command)]).await?;
     match decided.replies.into_iter().next() {
         Some(Ok(_)) => Ok(()),
-        Some(Err(rejected)) => Err(rejected.to_string()),
-        None => Err("the state did not answer".to_owned()),
+        Some(Err(rejected)) => Err(rejected.into()),
+        None => Err(ProposeError::Unknown("the state did not answer".to_owned())),
     }
 }
 
@@ -152,6 +148,35 @@ fn passing(error: impl std::fmt::Display) -> End {
     End::Passing(error.to_string())
 }
 
+/// What could not be proposed, or was refused. Between leaders it may work the next time, and where
+/// the copy is not as it was taken for, it is looked at anew; but what makes no sense, or is too
+/// much, will be so whenever it comes again.
+fn refused(error: ProposeError) -> End {
+    let why = error.to_string();
+    match error {
+        ProposeError::Rejected(Rejected {
+            code: RejectedCode::Conflict | RejectedCode::NotFound,
+            ..
+        })
+        | ProposeError::NoLeader(_)
+        | ProposeError::Unknown(_)
+        | ProposeError::Stopping(_) => End::Passing(why),
+        ProposeError::Rejected(_) | ProposeError::TooLarge(_) => End::Fatal(format!(
+            "the source has something that can't be here: {why}; see to it there, then start the \
+             migration again with --again"
+        )),
+    }
+}
+
+/// The source has less than is here.
+fn lost(source: i64, copy: i64) -> End {
+    End::Fatal(format!(
+        "the source has no transactions behind {source:#x}, and the copy has {copy:#x}: the source \
+         lost what it had committed, or is another ensemble; look at it, then abort this migration \
+         and begin another one"
+    ))
+}
+
 struct Driver<'d> {
     consensus: &'d Consensus,
     term: u64,
@@ -161,6 +186,8 @@ struct Driver<'d> {
 
 /// What one connection has brought, and is not in the state yet.
 struct Flow {
+    /// The copy; see `ZkImportStatus::generation`.
+    generation: u64,
     /// The newest transaction that the state has.
     after: i64,
     /// The newest one that has come.
@@ -174,7 +201,17 @@ struct Flow {
 
 impl Driver<'_> {
     async fn step(&self, step: ZkImportStep) -> Result<(), End> {
-        take_step(self.consensus, self.term, self.name, step).await.map_err(End::Passing)
+        take_step(self.consensus, self.term, self.name, step).await.map_err(refused)
+    }
+
+    /// Says that it can't go on.
+    async fn stop(&self, reason: String) -> Result<(), String> {
+        let Some(ZkImportStatus { generation, .. }) = self.status() else {
+            return Err("the import is gone".to_owned());
+        };
+        let step = ZkImportStep::Stop { generation, reason };
+        let taken = take_step(self.consensus, self.term, self.name, step).await;
+        taken.map_err(|error| error.to_string())
     }
 
     fn status(&self) -> Option<ZkImportStatus> {
@@ -197,13 +234,12 @@ impl Driver<'_> {
         let import = import.ok_or_else(|| passing("the import is gone"))?;
         let copying = import.status.phase == ZkImportPhase::Copying;
         let last = if copying { 0 } else { import.tree.zxid() };
-        if copying && import.status.next_chunk > 0 {
-            self.begin_anew("the copy was interrupted before it was whole".to_owned()).await?;
-        }
+        let (generation, begun) = (import.status.generation, import.status.next_chunk > 0);
         drop(view);
         let mut observer = self.source.join(SERVER_ID, last).await.map_err(passing)?;
         tracing::info!(name = self.name, from = observer.address(), last, "learning");
         let mut flow = Flow {
+            generation,
             after: last,
             last,
             lots: TransactionLots::default(),
@@ -212,12 +248,20 @@ impl Driver<'_> {
             verifying: None,
             compare_at: Instant::now(),
         };
+        if copying {
+            // Rows of an earlier try may still be on their way, even if none has come.
+            let why = match begun {
+                true => "the copy was interrupted before it was whole",
+                false => "",
+            };
+            self.begin_anew(&mut flow, why.to_owned()).await?;
+        }
         let mut fresh = copying;
         loop {
             let mut event = tokio::select! {
                 event = observer.next() => Some(event.map_err(passing)?),
                 done = finished(&mut flow.verifying) => {
-                    self.compared(done).await?;
+                    self.compared(flow.generation, done).await?;
                     None
                 }
             };
@@ -235,12 +279,18 @@ impl Driver<'_> {
         }
     }
 
-    async fn begin_anew(&self, why: String) -> Result<(), End> {
-        let source = match self.status() {
-            Some(status) => status.source,
-            None => return Err(passing("the import is gone")),
-        };
-        self.step(ZkImportStep::Start { source, live: true, again: true, why }).await
+    async fn begin_anew(&self, flow: &mut Flow, why: String) -> Result<(), End> {
+        self.step(ZkImportStep::Anew { generation: flow.generation, why }).await?;
+        let view = self.consensus.read(Consistency::Linearizable).await.map_err(passing)?;
+        let import = view.state.zk_import(self.name);
+        flow.generation = import.ok_or_else(|| passing("the import is gone"))?.status.generation;
+        // A comparison with the copy that there was says nothing of this one.
+        flow.verifying = None;
+        Ok(())
+    }
+
+    fn pipe(&self, flow: &Flow) -> Pipe {
+        Pipe::new(self.consensus.clone(), self.name, flow.generation, 0)
     }
 
     async fn take(
@@ -252,6 +302,9 @@ impl Driver<'_> {
     ) -> Result<(), End> {
         match event {
             Event::Snapshot { zxid } => {
+                if zxid < flow.after {
+                    return Err(lost(zxid, flow.after));
+                }
                 if !*fresh {
                     let why = format!(
                         "the source no longer has the transactions behind {:#x}: all of it is \
@@ -259,26 +312,21 @@ impl Driver<'_> {
                         flow.after
                     );
                     tracing::warn!(name = self.name, why, "copying anew");
-                    self.begin_anew(why).await?;
+                    self.begin_anew(flow, why).await?;
                 }
-                self.copy(zxid, observer).await?;
+                self.copy(zxid, observer, flow).await?;
                 (flow.after, flow.last, *fresh) = (zxid, zxid, false);
             }
             Event::Diff if *fresh => {
                 // An ensemble that still has every transaction since its beginning.
-                let mut pipe = Pipe::new(self.consensus.clone(), self.name, 0);
-                pipe.send(first_rows().into()).await.map_err(passing)?;
-                pipe.finish().await.map_err(passing)?;
-                self.step(ZkImportStep::Copied { zxid: 0, fuzzy: true }).await?;
+                let mut pipe = self.pipe(flow);
+                pipe.send(first_rows().into()).await.map_err(refused)?;
+                pipe.finish().await.map_err(refused)?;
+                self.copied(flow, 0).await?;
                 *fresh = false;
             }
             Event::Truncate { zxid } => {
-                return Err(End::Fatal(format!(
-                    "the source has no transactions behind {zxid:#x}, and the copy has {:#x}: the \
-                     source lost what it had committed, or is another ensemble; look at it, then \
-                     abort this migration and begin another one",
-                    flow.after
-                )));
+                return Err(lost(zxid, flow.after));
             }
             Event::Transaction { zxid, bytes } => {
                 let full = flow.lots.add(zxid, &bytes).map_err(|error| {
@@ -291,7 +339,7 @@ impl Driver<'_> {
             }
             Event::NewLeader { epoch } => {
                 self.flush(flow).await?;
-                self.step(ZkImportStep::Exact).await?;
+                self.step(ZkImportStep::Exact { generation: flow.generation }).await?;
                 tracing::info!(name = self.name, epoch, zxid = flow.after, "the copy is exact");
             }
             Event::Heard { zxid } => flow.heard = Some(zxid),
@@ -301,8 +349,8 @@ impl Driver<'_> {
     }
 
     /// Brings all rows of a snapshot into the log.
-    async fn copy(&self, zxid: i64, observer: &mut Observer) -> Result<(), End> {
-        let mut pipe = Pipe::new(self.consensus.clone(), self.name, 0);
+    async fn copy(&self, zxid: i64, observer: &mut Observer, flow: &Flow) -> Result<(), End> {
+        let mut pipe = self.pipe(flow);
         let mut chunks = Chunks::default();
         loop {
             match observer.next().await.map_err(passing)? {
@@ -313,7 +361,7 @@ impl Driver<'_> {
                             End::Fatal(format!("{error}; make it smaller at the source"))
                         })?;
                         if let Some(lot) = full {
-                            pipe.send(lot.into()).await.map_err(passing)?;
+                            pipe.send(lot.into()).await.map_err(refused)?;
                         }
                     }
                 }
@@ -322,10 +370,14 @@ impl Driver<'_> {
             }
         }
         if let Some(lot) = chunks.finish() {
-            pipe.send(lot.into()).await.map_err(passing)?;
+            pipe.send(lot.into()).await.map_err(refused)?;
         }
-        pipe.finish().await.map_err(passing)?;
-        self.step(ZkImportStep::Copied { zxid, fuzzy: true }).await
+        pipe.finish().await.map_err(refused)?;
+        self.copied(flow, zxid).await
+    }
+
+    async fn copied(&self, flow: &Flow, zxid: i64) -> Result<(), End> {
+        self.step(ZkImportStep::Copied { generation: flow.generation, zxid, fuzzy: true }).await
     }
 
     async fn flush(&self, flow: &mut Flow) -> Result<(), End> {
@@ -337,7 +389,8 @@ impl Driver<'_> {
 
     /// A lot that holds all up to `flow.last`.
     async fn apply(&self, flow: &mut Flow, bytes: Vec<u8>) -> Result<(), End> {
-        self.step(ZkImportStep::Transactions { after: flow.after, bytes }).await?;
+        let (generation, after) = (flow.generation, flow.after);
+        self.step(ZkImportStep::Transactions { generation, after, bytes }).await?;
         flow.after = flow.last;
         Ok(())
     }
@@ -348,7 +401,7 @@ impl Driver<'_> {
         if flow.after == 0 {
             return Ok(());
         }
-        self.step(ZkImportStep::Heard { zxid }).await?;
+        self.step(ZkImportStep::Heard { generation: flow.generation, zxid }).await?;
         flow.heard = None;
         flow.heard_at = Some(Instant::now());
         Ok(())
@@ -378,11 +431,15 @@ impl Driver<'_> {
         flow.compare_at = Instant::now() + COMPARE_EVERY;
     }
 
-    async fn compared(&self, outcome: Result<Compared, String>) -> Result<(), End> {
+    async fn compared(
+        &self,
+        generation: u64,
+        outcome: Result<Compared, String>,
+    ) -> Result<(), End> {
         match outcome {
             Ok(Compared { zxid, difference }) => {
                 tracing::info!(name = self.name, zxid, ?difference, "compared");
-                self.step(ZkImportStep::Compared { zxid, difference }).await
+                self.step(ZkImportStep::Compared { generation, zxid, difference }).await
             }
             Err(why) => {
                 tracing::warn!(name = self.name, why, "the copy could not be compared; again soon");
@@ -400,4 +457,31 @@ async fn finished(
     let outcome = task.await;
     *verifying = None;
     outcome.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_work_the_next_time_is_tried_again() {
+        let rejected =
+            |code| refused(ProposeError::Rejected(Rejected::new(code, "0x5 (node \"/a\")")));
+        for end in [
+            refused(ProposeError::NoLeader(String::new())),
+            refused(ProposeError::Unknown(String::new())),
+            refused(ProposeError::Stopping(String::new())),
+            rejected(RejectedCode::Conflict),
+            rejected(RejectedCode::NotFound),
+        ] {
+            assert!(matches!(end, End::Passing(_)));
+        }
+        for end in [
+            rejected(RejectedCode::Invalid),
+            rejected(RejectedCode::TooLarge),
+            refused(ProposeError::TooLarge("0x5 (node \"/a\")".to_owned())),
+        ] {
+            assert!(matches!(end, End::Fatal(why) if why.contains("0x5 (node \"/a\")")));
+        }
+    }
 }

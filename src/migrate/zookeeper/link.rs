@@ -13,7 +13,7 @@ use crate::zookeeper::observer::{self, FindError, Observer, Options, find_leader
 const FIND_WAIT: Duration = Duration::from_secs(3);
 
 /// An ensemble that is followed: its learners' ports, its clients' ports, or both.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LiveSource {
     /// `host:port` of each server's port for learners; empty: found out through the clients'.
     pub quorum: Vec<String>,

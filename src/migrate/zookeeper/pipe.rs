@@ -21,6 +21,8 @@ type Outcome = Result<Committed, ProposeError>;
 pub struct Pipe {
     consensus: Consensus,
     name: String,
+    /// The copy that they are for.
+    generation: u64,
     /// Number of the next lot.
     next: u64,
     /// Proposed and not known to be durable, in order; the first has the number `next - len`.
@@ -35,10 +37,10 @@ impl std::fmt::Debug for Pipe {
 }
 
 impl Pipe {
-    /// For lots from the number `next` on.
-    pub fn new(consensus: Consensus, name: &str, next: u64) -> Self {
+    /// For lots from the number `next` on, of the copy with that generation.
+    pub fn new(consensus: Consensus, name: &str, generation: u64, next: u64) -> Self {
         let (sent, in_flight) = (VecDeque::new(), FuturesOrdered::new());
-        Self { consensus, name: name.to_owned(), next, sent, in_flight }
+        Self { consensus, name: name.to_owned(), generation, next, sent, in_flight }
     }
 
     /// Sends the next lot; waits while too many are on their way.
@@ -71,7 +73,8 @@ impl Pipe {
     }
 
     fn propose(&mut self, chunk: u64, lot: &Bytes) {
-        let step = Box::new(ZkImportStep::Rows { chunk, bytes: lot.to_vec() });
+        let (generation, bytes) = (self.generation, lot.to_vec());
+        let step = Box::new(ZkImportStep::Rows { generation, chunk, bytes });
         let request = Request::from(Command::ImportZk { name: self.name.clone(), step });
         let consensus = self.consensus.clone();
         self.in_flight.push_back(async move { consensus.propose(request).await }.boxed());
@@ -110,6 +113,9 @@ impl Pipe {
             let Some(import) = view.state.zk_import(&self.name) else {
                 return Err(Rejected::not_found("import", &self.name).into());
             };
+            if import.status.generation != self.generation {
+                return Err(why);
+            }
             let has = import.status.next_chunk;
             while !self.sent.is_empty() && self.next - (self.sent.len() as u64) < has {
                 self.sent.pop_front();

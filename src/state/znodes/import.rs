@@ -4,147 +4,23 @@
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use serde::{Deserialize, Serialize};
 
 use super::acl::{self, AclId};
+use super::import_step::{
+    ROW_ACL, ROW_NODE, ROW_SESSION, ZkImportPhase, ZkImportStatus, ZkImportStep, ZkPortSeen,
+};
 use super::node::Znode;
 use super::session::{Session, imported_password};
 use super::tree::{Placed, Tree};
 use crate::jute::file::{AclRow, NodeRow, OPEN_ACL_KEY, SessionRow};
-use crate::jute::txn::Transaction;
+use crate::jute::txn::{Transaction, TxnHeader, describe};
 use crate::jute::{Field, Reader, path};
-use crate::limits::{ZK_IMPORT_NAME_BYTES_MAX, ZK_IMPORTS_MAX};
+use crate::limits::{
+    ZK_IMPORT_NAME_BYTES_MAX, ZK_IMPORTS_MAX, ZK_PORT_NAME_BYTES_MAX, ZK_PORTS_SEEN_MAX,
+};
 use crate::model::time::Timestamp;
 use crate::state::apply::Change;
 use crate::state::{Rejected, RejectedCode, Reply};
-
-/// A step of an import.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ZkImportStep {
-    /// It begins, or begins anew if `again`.
-    Start {
-        /// Where from, as the operator said it.
-        source: String,
-        /// Follow the source until it is cut over; otherwise it is copied once.
-        live: bool,
-        /// What was copied so far is thrown away.
-        again: bool,
-        /// Why it begins anew; empty: it does not, or nobody asked for a reason.
-        #[serde(default, skip_serializing_if = "String::is_empty")]
-        why: String,
-    },
-    /// Rows of the copy, in order; see [`ROW_SESSION`] and its likes.
-    Rows {
-        /// Counts from 0.
-        chunk: u64,
-        /// A byte for the kind of each row, then the row.
-        #[serde(with = "serde_bytes")]
-        bytes: Vec<u8>,
-    },
-    /// All rows have come.
-    Copied {
-        /// The newest transaction that the copy surely has.
-        zxid: i64,
-        /// Whether it may have some newer ones: it was taken while they came.
-        fuzzy: bool,
-    },
-    /// Transactions behind the copy, in order.
-    Transactions {
-        /// The newest one that the copy has: those may come once only.
-        after: i64,
-        /// The length of each in 4 bytes, then the transaction.
-        #[serde(with = "serde_bytes")]
-        bytes: Vec<u8>,
-    },
-    /// The source has sent all that came while the copy was taken: from now on digests hold.
-    Exact,
-    /// The copy was compared with a fresh one of the source.
-    Compared {
-        /// The transaction at which both were.
-        zxid: i64,
-        /// Where they differ; none: nowhere.
-        difference: Option<String>,
-    },
-    /// The source was heard, and that is how far it is.
-    Heard {
-        /// Its newest transaction.
-        zxid: i64,
-    },
-    /// The copy is to be compared with a fresh one of the source.
-    Compare,
-    /// The copy takes the place of the tree that clients see.
-    CutOver {
-        /// Only if this is the newest transaction that it has.
-        at: i64,
-    },
-    /// The copy, or a part of it, goes into the tree that clients see. The copy is gone then.
-    Merge {
-        /// Where that node comes to, whatever its name is there; the ones above it are made. At `/`
-        /// the root keeps its own data and access list, unless all is taken.
-        at: String,
-        /// Node from which on it is taken; `/`: all of it.
-        only: String,
-        /// What becomes of nodes that are there already.
-        existing: ZkExisting,
-    },
-    /// It is over and can't be taken back.
-    Finish,
-    /// The clients went back to the source, with what was written since.
-    RolledBack,
-    /// It is given up; the copy is thrown away, unless clients use it already.
-    Abort {
-        /// Why.
-        reason: String,
-    },
-    /// It can't go on by itself.
-    Stop {
-        /// Why.
-        reason: String,
-    },
-}
-
-/// What becomes of nodes that are there already when others are put in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ZkExisting {
-    /// Nothing may be there.
-    Refuse,
-    /// They stay as they are.
-    Keep,
-    /// Their data and access lists are replaced.
-    Overwrite,
-    /// Everything there is removed before.
-    Replace,
-}
-
-/// Kind of a row: [`SessionRow`].
-pub const ROW_SESSION: u8 = b's';
-/// Kind of a row: [`AclRow`].
-pub const ROW_ACL: u8 = b'a';
-/// Kind of a row: [`NodeRow`].
-pub const ROW_NODE: u8 = b'n';
-
-/// How far an import is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ZkImportPhase {
-    /// Rows come.
-    Copying,
-    /// Transactions come, some of which the copy may have already.
-    CatchingUp,
-    /// Transactions come, and each proves the copy.
-    Following,
-    /// Clients use the copy.
-    CutOver,
-    /// It can't go on by itself.
-    Stopped,
-    /// It is over: clients stay here.
-    Finished,
-    /// It is over: clients went back.
-    RolledBack,
-    /// It was given up.
-    Aborted,
-}
 
 /// An import, with its copy until clients use it.
 #[derive(Debug, Clone)]
@@ -157,61 +33,21 @@ pub struct ZkImport {
     pub(super) acl_keys: OrdMap<i64, AclId>,
 }
 
-/// What is known of an import.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ZkImportStatus {
-    /// Where from.
-    pub source: String,
-    /// Whether it follows the source.
-    pub live: bool,
-    /// How far it is.
-    pub phase: ZkImportPhase,
-    /// Why it does not go on, was given up, or began anew.
-    pub reason: String,
-    /// Number of the next lot of rows.
-    pub next_chunk: u64,
-    /// Transactions applied behind the copy.
-    pub transactions: u64,
-    /// Transactions after which the digests were equal.
-    pub proven: u64,
-    /// Transactions after which they were not.
-    pub mismatches: u64,
-    /// The first transaction of those that are not proven yet; ZooKeeper itself writes wrong
-    /// digests for a while when `/` is written beside its children.
-    pub unverified_since: Option<i64>,
-    /// When the first of those came.
-    pub unverified_at: Option<Timestamp>,
-    /// The newest transaction at which the copy was compared with a fresh one, and was equal.
-    pub compared_at: Option<i64>,
-    /// The transaction since which such a comparison is asked for.
-    pub compare_since: Option<i64>,
-    /// The newest transaction of the source, as it was last heard.
-    pub source_zxid: i64,
-    /// Times that the source said how far it is.
-    pub heard: u64,
-    /// When the source made the newest transaction that the copy has, by the source's clock.
-    pub zxid_at: Timestamp,
-    /// When it began.
-    pub started_at: Timestamp,
-    /// When the source last gave something.
-    pub heard_at: Timestamp,
-    /// When clients began to use it.
-    pub cut_over_at: Option<Timestamp>,
-    /// The newest transaction of the source then.
-    pub cut_over_zxid: Option<i64>,
-}
-
 pub(super) fn refuse(code: RejectedCode, message: String) -> Rejected {
     Rejected::new(code, message)
 }
 
 impl ZkImport {
-    fn new(source: String, live: bool, why: String, now: Timestamp) -> Self {
+    fn new(source: String, live: bool, generation: u64, now: Timestamp) -> Self {
         let status = ZkImportStatus {
             source,
             live,
             phase: ZkImportPhase::Copying,
-            reason: why,
+            generation,
+            attempt: 0,
+            keeps_closed: false,
+            ports_seen: Vec::new(),
+            reason: String::new(),
             next_chunk: 0,
             transactions: 0,
             proven: 0,
@@ -239,7 +75,18 @@ impl ZkImport {
 
     /// A copy of its own, beside the state: to compare another one with.
     pub fn beside() -> Self {
-        Self::new(String::new(), true, String::new(), Timestamp(0))
+        Self::new(String::new(), true, 0, Timestamp(0))
+    }
+
+    /// Another copy in the place of this one; what was learnt of the source and of the endpoint
+    /// stays.
+    fn anew(&self, generation: u64, now: Timestamp) -> Self {
+        let old = &self.status;
+        let mut next = Self::new(old.source.clone(), old.live, generation, now);
+        next.status.attempt = old.attempt + 1;
+        next.status.keeps_closed = old.keeps_closed;
+        next.status.ports_seen.clone_from(&old.ports_seen);
+        next
     }
 
     /// Says that all rows have come; see [`ZkImportStep::Copied`].
@@ -255,6 +102,7 @@ impl ZkImport {
         let mut reader = Reader::new(bytes);
         while !reader.rest().is_empty() {
             let kind = reader.take(1).map_err(|error| error.to_string())?;
+            let row = reader.rest();
             let added = match kind {
                 [ROW_SESSION] => reader.field().map(|row| self.add_session(row)),
                 [ROW_ACL] => reader.field().map(|row| self.add_acl(row)),
@@ -267,7 +115,10 @@ impl ZkImport {
                 },
                 _ => return Err(format!("a row of unknown kind {kind:?}")),
             };
-            added.map_err(|error| format!("a row that can't be read: {error}"))?;
+            added.map_err(|error| match kind {
+                [ROW_NODE] => format!("the node {} can't be read: {error}", path_at(row)),
+                _ => format!("a row that can't be read: {error}"),
+            })?;
         }
         Ok(())
     }
@@ -285,7 +136,7 @@ impl ZkImport {
 
     fn add_node(&mut self, row: &NodeRow<'_>) -> Result<(), String> {
         let place = if row.path.is_empty() { "/" } else { row.path };
-        path::check(place).map_err(|error| format!("node {place:?}: {error}"))?;
+        path::check(place).map_err(|error| format!("node {}: {error}", path::shown(place)))?;
         let acl = match row.acl {
             OPEN_ACL_KEY => acl::OPEN,
             key => self.acl_keys.get(&key).copied().unwrap_or(acl::UNKNOWN),
@@ -293,9 +144,9 @@ impl ZkImport {
         let node = Znode::new(place, row.data, acl, row.stat);
         match self.tree.insert_as_is(place, node) {
             Placed { has_parent: false, .. } => {
-                Err(format!("node {place:?} comes before the one above it"))
+                Err(format!("node {} comes before the one above it", path::shown(place)))
             }
-            Placed { twice: true, .. } => Err(format!("node {place:?} comes twice")),
+            Placed { twice: true, .. } => Err(format!("node {} comes twice", path::shown(place))),
             Placed { .. } => Ok(()),
         }
     }
@@ -311,10 +162,17 @@ impl ZkImport {
     fn apply_transactions(&mut self, bytes: &[u8], now: Timestamp) -> Result<(), String> {
         let mut reader = Reader::new(bytes);
         while !reader.rest().is_empty() {
-            let unreadable = |error: crate::jute::Error| format!("a transaction: {error}");
-            let bytes: Option<&[u8]> = reader.field().map_err(unreadable)?;
-            let transaction =
-                Transaction::from_bytes(bytes.unwrap_or_default()).map_err(unreadable)?;
+            let bytes: Option<&[u8]> = reader
+                .field()
+                .map_err(|error| format!("a lot of transactions that can't be read: {error}"))?;
+            let bytes = bytes.unwrap_or_default();
+            let before = self.tree.zxid;
+            let unreadable = |error: crate::jute::Error| {
+                let header = TxnHeader::read(&mut Reader::new(bytes));
+                let zxid = header.map_or(before.wrapping_add(1), |header| header.zxid);
+                format!("{} can't be read: {error}", describe(zxid, bytes))
+            };
+            let transaction = Transaction::from_bytes(bytes).map_err(unreadable)?;
             if transaction.header.zxid <= self.tree.zxid {
                 continue;
             }
@@ -344,10 +202,52 @@ impl ZkImport {
     }
 }
 
+/// The path that a row of a node begins with, as far as it can be read.
+fn path_at(row: &[u8]) -> String {
+    let path: Result<&str, _> = Reader::new(row).field();
+    path.map_or_else(|_| "without a path".to_owned(), path::shown)
+}
+
 impl ZkImportStatus {
     fn verified(&mut self) {
         self.unverified_since = None;
         self.unverified_at = None;
+    }
+
+    /// Takes note of ports that were seen open.
+    fn ports_open(&mut self, ports: &[String], from: &str, now: Timestamp) {
+        for address in ports {
+            self.ports_seen.retain(|seen| seen.address != *address || seen.from != from);
+            let (address, from) = (address.clone(), from.to_owned());
+            self.ports_seen.push(ZkPortSeen { address, from, at: now });
+        }
+        let too_many = self.ports_seen.len().saturating_sub(ZK_PORTS_SEEN_MAX);
+        self.ports_seen.drain(..too_many);
+    }
+}
+
+impl ZkImportStep {
+    /// The copy that it is for, if it is for one alone.
+    fn generation(&self) -> Option<u64> {
+        match self {
+            Self::Anew { generation, .. }
+            | Self::Rows { generation, .. }
+            | Self::Copied { generation, .. }
+            | Self::Transactions { generation, .. }
+            | Self::Exact { generation }
+            | Self::Compared { generation, .. }
+            | Self::Heard { generation, .. }
+            | Self::Stop { generation, .. } => Some(*generation),
+            Self::Start { .. }
+            | Self::Compare
+            | Self::CutOver { .. }
+            | Self::CallOff
+            | Self::PortsOpen { .. }
+            | Self::Merge { .. }
+            | Self::Finish
+            | Self::RolledBack
+            | Self::Abort { .. } => None,
+        }
     }
 }
 
@@ -357,8 +257,8 @@ impl Change<'_> {
         name: &str,
         step: &ZkImportStep,
     ) -> Result<Reply, Rejected> {
-        if let ZkImportStep::Start { source, live, again, why } = step {
-            return self.zk_import_start(name, source, *live, *again, why);
+        if let ZkImportStep::Start { source, live, again } = step {
+            return self.zk_import_start(name, source, *live, *again);
         }
         let now = self.stamp.at;
         let mut import = match self.state.zk_imports.get(name) {
@@ -370,9 +270,28 @@ impl Change<'_> {
             let message = format!("the import {name} is {}; that can't be done now", phase.word());
             Err(refuse(RejectedCode::Conflict, message))
         };
-        use ZkImportPhase::{CatchingUp, Copying, CutOver, Following, RolledBack, Stopped};
+        let generation = import.status.generation;
+        if step.generation().is_some_and(|of| of != generation) {
+            let message = format!(
+                "the copy {name} was begun anew: this was sent for one before it, and has no place \
+                 in it"
+            );
+            return Err(refuse(RejectedCode::Conflict, message));
+        }
+        use ZkImportPhase::{
+            Aborted, CatchingUp, Copying, CutOver, Following, RolledBack, Stopped,
+        };
         match step {
             ZkImportStep::Start { .. } => {}
+            ZkImportStep::Anew { why, .. } => {
+                if !matches!(phase, Copying | CatchingUp | Following) {
+                    return wrong_phase();
+                }
+                let began = import.status.started_at;
+                import = import.anew(self.stamp.index, now);
+                import.status.started_at = began;
+                import.status.reason.clone_from(why);
+            }
             ZkImportStep::Rows { chunk, .. } if *chunk < import.status.next_chunk => {
                 // It came before, and the answer got lost.
                 return Ok(Reply::Done);
@@ -390,7 +309,7 @@ impl Change<'_> {
                 import.status.next_chunk += 1;
                 import.status.heard_at = now;
             }
-            ZkImportStep::Copied { zxid, fuzzy } => {
+            ZkImportStep::Copied { zxid, fuzzy, .. } => {
                 if phase != Copying {
                     return wrong_phase();
                 }
@@ -406,7 +325,7 @@ impl Change<'_> {
                     import.status.phase = Following;
                 }
             }
-            ZkImportStep::Transactions { after, bytes } => {
+            ZkImportStep::Transactions { after, bytes, .. } => {
                 if !matches!(phase, CatchingUp | Following) {
                     return wrong_phase();
                 }
@@ -421,7 +340,7 @@ impl Change<'_> {
                 import.status.source_zxid = import.status.source_zxid.max(import.tree.zxid);
                 import.status.heard_at = now;
             }
-            ZkImportStep::Exact => match phase {
+            ZkImportStep::Exact { .. } => match phase {
                 CatchingUp => {
                     import.tree.quota_count_all();
                     import.status.phase = Following;
@@ -431,7 +350,7 @@ impl Change<'_> {
             },
             // The answer to a comparison may come late: clients may be here already.
             ZkImportStep::Compared { .. } if phase != Following => return wrong_phase(),
-            ZkImportStep::Compared { zxid, difference: None } => {
+            ZkImportStep::Compared { zxid, difference: None, .. } => {
                 import.status.compared_at = Some(*zxid);
                 if import.status.compare_since.is_some_and(|since| since <= *zxid) {
                     import.status.compare_since = None;
@@ -444,7 +363,7 @@ impl Change<'_> {
                 import.status.phase = Stopped;
                 import.status.reason = format!("the copy differs from the source: {difference}");
             }
-            ZkImportStep::Heard { zxid } => {
+            ZkImportStep::Heard { zxid, .. } => {
                 if !matches!(phase, CatchingUp | Following) {
                     return wrong_phase();
                 }
@@ -458,9 +377,13 @@ impl Change<'_> {
                 }
                 import.status.compare_since.get_or_insert(import.tree.zxid);
             }
-            ZkImportStep::CutOver { at } => {
+            ZkImportStep::CutOver { at, attempt } => {
                 if phase != Following {
                     return wrong_phase();
+                }
+                if attempt.is_some_and(|attempt| attempt != import.status.attempt) {
+                    let message = format!("this attempt to cut {name} over was called off");
+                    return Err(refuse(RejectedCode::Conflict, message));
                 }
                 if *at != import.tree.zxid || import.status.unverified_since.is_some() {
                     let message = format!(
@@ -476,6 +399,25 @@ impl Change<'_> {
                 import.status.cut_over_zxid = Some(import.tree.zxid);
                 let tree = std::mem::replace(&mut import.tree, Tree::empty());
                 self.zk_put_tree(tree);
+                import.status.keeps_closed = false;
+                self.zk_let_in();
+            }
+            ZkImportStep::CallOff => {
+                if !matches!(phase, Copying | CatchingUp | Following | Stopped) {
+                    return wrong_phase();
+                }
+                import.status.attempt += 1;
+            }
+            ZkImportStep::PortsOpen { ports, from } => {
+                let longest = ports.iter().map(String::len).max().unwrap_or(0).max(from.len());
+                if ports.len() > ZK_PORTS_SEEN_MAX || longest > ZK_PORT_NAME_BYTES_MAX {
+                    let message = format!(
+                        "ports: at most {ZK_PORTS_SEEN_MAX} come at once, and a name has at most \
+                         {ZK_PORT_NAME_BYTES_MAX} bytes"
+                    );
+                    return Err(refuse(RejectedCode::TooLarge, message));
+                }
+                import.status.ports_open(ports, from, now);
             }
             ZkImportStep::Merge { at, only, existing } => {
                 if import.status.live || !matches!(phase, CatchingUp | Following) {
@@ -484,6 +426,11 @@ impl Change<'_> {
                 self.zk_merge(&mut import, at, only, *existing)?;
                 import.status.phase = ZkImportPhase::Finished;
                 import.status.cut_over_at = Some(now);
+                if at == "/" && only == "/" {
+                    // As much as a cut-over: what clients are to find is here.
+                    import.status.keeps_closed = false;
+                    self.zk_let_in();
+                }
             }
             ZkImportStep::Finish => {
                 if phase != CutOver {
@@ -496,20 +443,32 @@ impl Change<'_> {
                     return wrong_phase();
                 }
                 import.status.phase = RolledBack;
+                import.status.keeps_closed = true;
                 // The clients go elsewhere with it: from here on it does not change.
                 import.tree = self.state.zk.clone();
                 self.zk_put_tree(Tree::default());
             }
-            ZkImportStep::Abort { reason } => {
+            ZkImportStep::Abort { open: true, .. } if phase == Aborted => {
+                import.status.keeps_closed = false;
+                self.zk_let_in();
+            }
+            ZkImportStep::Abort { reason, open } => {
                 if !matches!(phase, Copying | CatchingUp | Following | Stopped | RolledBack) {
                     return wrong_phase();
                 }
-                import.status.phase = ZkImportPhase::Aborted;
+                if *open {
+                    self.zk_let_in();
+                } else if import.status.live {
+                    self.zk_keeper_goes();
+                }
+                import.status.keeps_closed =
+                    !open && (import.status.live || import.status.keeps_closed);
+                import.status.phase = Aborted;
                 import.status.reason.clone_from(reason);
                 import.tree = Tree::empty();
                 import.acl_keys = OrdMap::new();
             }
-            ZkImportStep::Stop { reason } => {
+            ZkImportStep::Stop { reason, .. } => {
                 if !matches!(phase, Copying | CatchingUp | Following) {
                     return wrong_phase();
                 }
@@ -527,7 +486,6 @@ impl Change<'_> {
         source: &str,
         live: bool,
         again: bool,
-        why: &str,
     ) -> Result<Reply, Rejected> {
         if name.is_empty() || name.len() > ZK_IMPORT_NAME_BYTES_MAX {
             let message =
@@ -579,9 +537,14 @@ impl Change<'_> {
         if live {
             self.zk_must_be_new()?;
         }
-        if known.is_none() && self.state.zk_imports.len() >= ZK_IMPORTS_MAX {
+        let (generation, now) = (self.stamp.index, self.stamp.at);
+        let before = known.map(|known| known.anew(generation, now).status);
+        if before.is_none() && self.state.zk_imports.len() >= ZK_IMPORTS_MAX {
             let ended = self.state.zk_imports.iter();
-            let ended = ended.filter(|(_, import)| !import.is_open() && !rolled_back(import));
+            // Neither what is kept for clients that went back, nor what keeps the endpoint closed.
+            let ended = ended.filter(|(_, import)| {
+                !import.is_open() && !rolled_back(import) && !import.status.keeps_closed
+            });
             let oldest = ended.min_by_key(|(_, import)| import.status.started_at);
             let Some(oldest) = oldest.map(|(name, _)| name.clone()) else {
                 let message = format!("{ZK_IMPORTS_MAX} imports are under way; abort one first");
@@ -589,8 +552,14 @@ impl Change<'_> {
             };
             self.state.zk_imports.remove(&oldest);
         }
-        let (source, why) = (source.to_owned(), why.to_owned());
-        let import = ZkImport::new(source, live, why, self.stamp.at);
+        let mut import = ZkImport::new(source.to_owned(), live, generation, now);
+        if let Some(before) = before {
+            import.status.attempt = before.attempt;
+            import.status.keeps_closed = before.keeps_closed;
+            if before.source == source {
+                import.status.ports_seen = before.ports_seen;
+            }
+        }
         self.state.zk_imports.insert(name.to_owned(), Arc::new(import));
         Ok(Reply::Done)
     }
@@ -608,6 +577,28 @@ impl Change<'_> {
             return Err(refuse(RejectedCode::Conflict, message));
         }
         Ok(())
+    }
+
+    /// Clients may come, whatever kept them away before.
+    fn zk_let_in(&mut self) {
+        self.zk_each_keeper(|_| true);
+    }
+
+    /// Another import keeps the endpoint closed from now on: of those that were given up, none
+    /// need be remembered for it.
+    fn zk_keeper_goes(&mut self) {
+        self.zk_each_keeper(|status| status.phase == ZkImportPhase::Aborted);
+    }
+
+    fn zk_each_keeper(&mut self, which: impl Fn(&ZkImportStatus) -> bool) {
+        let keepers = self.state.zk_imports.iter();
+        let keepers = keepers.filter(|(_, it)| it.status.keeps_closed && which(&it.status));
+        let keepers: Vec<(String, ZkImport)> =
+            keepers.map(|(name, import)| (name.clone(), ZkImport::clone(import))).collect();
+        for (name, mut import) in keepers {
+            import.status.keeps_closed = false;
+            self.state.zk_imports.insert(name, Arc::new(import));
+        }
     }
 
     /// Puts a tree in the place of the one that clients see. Who follows its changes finds that
@@ -629,22 +620,6 @@ impl Tree {
                 let acl = self.acls.id_of(usual.acls.list(node.acl()));
                 self.insert_as_is(path, Znode::new(path, node.data(), acl, node.persisted()));
             }
-        }
-    }
-}
-
-impl ZkImportPhase {
-    /// For people.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Copying => "copying",
-            Self::CatchingUp => "catching up",
-            Self::Following => "following",
-            Self::CutOver => "cut over",
-            Self::Stopped => "stopped",
-            Self::Finished => "finished",
-            Self::RolledBack => "rolled back",
-            Self::Aborted => "aborted",
         }
     }
 }

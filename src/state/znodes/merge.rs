@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::acl;
-use super::import::{ZkExisting, ZkImport, refuse};
+use super::import::{ZkImport, refuse};
+use super::import_step::ZkExisting;
 use super::node::Znode;
 use super::tree::Tree;
 use crate::jute::op::Owner;

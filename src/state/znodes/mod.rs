@@ -4,12 +4,13 @@
 //! half-full leaves add (`orch bench tree`; most of it is the map's and the path's own overhead, the
 //! numbers take some 30).
 //!
-//! Start at `tree` for what is kept, at `requests` for what clients ask, at `import` for trees that
-//! come from elsewhere.
+//! Start at `tree` for what is kept, at `requests` for what clients ask, at `import` and
+//! `import_step` for trees that come from elsewhere.
 
 mod acl;
 mod compare;
 mod import;
+mod import_step;
 mod key;
 mod merge;
 mod node;
@@ -24,9 +25,10 @@ mod session;
 mod tree;
 
 pub use self::acl::Asker;
-pub use self::import::{
-    ROW_ACL, ROW_NODE, ROW_SESSION, ZkExisting, ZkImport, ZkImportPhase, ZkImportStatus,
-    ZkImportStep,
+pub use self::import::ZkImport;
+pub use self::import_step::{
+    ROW_ACL, ROW_NODE, ROW_SESSION, ZkExisting, ZkImportPhase, ZkImportStatus, ZkImportStep,
+    ZkPortSeen,
 };
 pub use self::node::Znode;
 pub use self::requests::{ZkBatch, ZkCaller, ZkReply, ZkRequest};

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::acl::AclId;
-use super::import::{ROW_NODE, ZkImport, ZkImportStatus};
+use super::import::ZkImport;
+use super::import_step::{ROW_NODE, ZkImportStatus};
 use super::node::Znode;
 use super::quota::Recounts;
 use super::session::Session;

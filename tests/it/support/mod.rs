@@ -14,6 +14,7 @@ mod wait;
 pub mod writer;
 pub mod zookeeper;
 pub mod zookeeper_client;
+pub mod zookeeper_leader;
 
 pub use address::LoopbackAddress;
 pub use cluster::Cluster;

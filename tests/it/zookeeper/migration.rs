@@ -378,7 +378,9 @@ fn an_ensemble_in_use_moves_here_and_back() {
     crowd.rest(false);
     crowd.go_on("back there");
     runtime.block_on(crowd.check("back there"));
-    cluster.orch(&["zk", "migrate", "abort", "move"]).ok();
+    let aborted = cluster.orch(&["zk", "migrate", "abort", "move", "--yes"]).ok();
+    aborted.says(&["stays closed"]);
+    crowd.go_on("back there, with what was kept here given up");
     runtime.block_on(crowd.disperse());
 }
 

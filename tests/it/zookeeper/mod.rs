@@ -8,6 +8,7 @@ mod import;
 mod import_ensembles;
 mod memory;
 mod migration;
+mod migration_faults;
 mod observer;
 mod servers;
 mod tree;

@@ -8,6 +8,7 @@ use crate::jute::op::CONTAINER_OWNER;
 use crate::jute::txn::{
     CreateKind, CreateTxn, SetAclTxn, SetDataTxn, SubTxn, Transaction, Txn, TxnDigest, TxnHeader,
 };
+use crate::limits::{ZK_PORT_NAME_BYTES_MAX, ZK_PORTS_SEEN_MAX};
 use crate::state::znodes::imported_password;
 use crate::state::znodes::{
     ROW_ACL, ROW_NODE, ROW_SESSION, ZkExisting, ZkImport, ZkImportPhase, ZkImportStatus,
@@ -16,6 +17,8 @@ use crate::state::znodes::{
 use crate::state::{Rejected, RejectedCode};
 
 pub(super) const S: i64 = 5 << 32 | 0x10;
+/// Of the first copy: the log's entry that began it.
+pub(super) const G: u64 = 1;
 const SESSION: i64 = 0x1000_0000_0000_0007;
 
 pub(super) fn node(path: &str, data: &[u8], acl: i64, stat: StatPersisted) -> Vec<u8> {
@@ -80,15 +83,31 @@ fn set(path: &str, version: i32) -> Txn<'_> {
 }
 
 pub(super) fn start(live: bool, again: bool) -> ZkImportStep {
-    ZkImportStep::Start { source: "there".into(), live, again, why: String::new() }
+    ZkImportStep::Start { source: "there".into(), live, again }
 }
 
 pub(super) fn chunk(chunk: u64, bytes: Vec<u8>) -> ZkImportStep {
-    ZkImportStep::Rows { chunk, bytes }
+    ZkImportStep::Rows { generation: G, chunk, bytes }
 }
 
 pub(super) fn behind(after: i64, bytes: Vec<u8>) -> ZkImportStep {
-    ZkImportStep::Transactions { after: S + after, bytes }
+    ZkImportStep::Transactions { generation: G, after: S + after, bytes }
+}
+
+pub(super) fn copied(fuzzy: bool) -> ZkImportStep {
+    ZkImportStep::Copied { generation: G, zxid: S, fuzzy }
+}
+
+fn compared(behind: i64, difference: Option<String>) -> ZkImportStep {
+    ZkImportStep::Compared { generation: G, zxid: S + behind, difference }
+}
+
+pub(super) fn cut_over(behind: i64) -> ZkImportStep {
+    ZkImportStep::CutOver { at: S + behind, attempt: None }
+}
+
+fn abort(open: bool) -> ZkImportStep {
+    ZkImportStep::Abort { reason: "given up".into(), open }
 }
 
 fn merge(at: &str, only: &str, existing: ZkExisting) -> ZkImportStep {
@@ -142,7 +161,7 @@ impl Imports {
         for (number, lot) in (0..).zip(rows()) {
             imports.takes(chunk(number, lot));
         }
-        imports.takes(ZkImportStep::Copied { zxid: S, fuzzy });
+        imports.takes(copied(fuzzy));
         imports
     }
 
@@ -174,7 +193,9 @@ fn lots_come_in_order_and_repeats_change_nothing() {
     imports.refuses(chunk(2, second[..20].to_vec()), RejectedCode::Invalid);
     imports.takes(start(false, true));
     assert_eq!((imports.import().tree.node_count(), imports.status().next_chunk), (0, 0));
-    imports.refuses(ZkImportStep::Copied { zxid: S, fuzzy: true }, RejectedCode::Invalid);
+    let generation = imports.status().generation;
+    let copied = ZkImportStep::Copied { generation, zxid: S, fuzzy: true };
+    imports.refuses(copied, RejectedCode::Invalid);
 }
 
 #[test]
@@ -249,14 +270,14 @@ fn digests_prove_the_copy_from_when_it_is_exact() {
     let right = imports.digest_after(&[one]);
     imports.takes(behind(0, transaction(1, set("/app", 1), Some(right + 1))));
     assert_eq!((imports.status().proven, imports.status().mismatches), (0, 0), "not exact yet");
-    imports.takes(ZkImportStep::Exact);
+    imports.takes(ZkImportStep::Exact { generation: G });
     assert_eq!(imports.status().phase, ZkImportPhase::Following);
     imports.takes(behind(1, transaction(2, set("/app", 2), Some(1))));
     let status = imports.status();
     assert_eq!((status.proven, status.mismatches), (0, 1));
     assert_eq!(status.unverified_since, Some(S + 2));
     let since = status.unverified_at;
-    imports.refuses(ZkImportStep::CutOver { at: S + 2 }, RejectedCode::Conflict);
+    imports.refuses(cut_over(2), RejectedCode::Conflict);
     imports.takes(behind(2, transaction(3, set("/app", 3), Some(1))));
     assert_eq!(imports.status().unverified_at, since);
     // ZooKeeper's own mistakes heal.
@@ -274,14 +295,14 @@ fn a_comparison_proves_or_stops() {
     imports.takes(behind(0, transaction(1, set("/app", 1), Some(1))));
     imports.takes(ZkImportStep::Compare);
     assert_eq!(imports.status().compare_since, Some(S + 1));
-    imports.takes(ZkImportStep::Compared { zxid: S, difference: None });
+    imports.takes(compared(0, None));
     assert!(imports.status().unverified_since.is_some(), "it was of earlier");
-    imports.takes(ZkImportStep::Compared { zxid: S + 1, difference: None });
+    imports.takes(compared(1, None));
     let status = imports.status();
     assert_eq!((status.unverified_since, status.compare_since), (None, None));
     assert_eq!(status.compared_at, Some(S + 1));
     let difference = Some("/app: its data are others".to_owned());
-    imports.takes(ZkImportStep::Compared { zxid: S + 1, difference });
+    imports.takes(compared(1, difference));
     assert_eq!(imports.status().phase, ZkImportPhase::Stopped);
     assert!(imports.status().reason.contains("/app"));
     imports.refuses(behind(1, transaction(2, set("/app", 2), None)), RejectedCode::Conflict);
@@ -321,11 +342,11 @@ fn clients_go_over_and_back() {
     imports.refuses(ZkImportStep::Finish, RejectedCode::Conflict);
     imports.refuses(ZkImportStep::RolledBack, RejectedCode::Conflict);
     imports.refuses(merge("/", "/", ZkExisting::Refuse), RejectedCode::Conflict);
-    imports.takes(ZkImportStep::Heard { zxid: S + 3 });
+    imports.takes(ZkImportStep::Heard { generation: G, zxid: S + 3 });
     assert_eq!((imports.status().source_zxid, imports.status().heard), (S + 3, 1));
-    imports.refuses(ZkImportStep::CutOver { at: S + 3 }, RejectedCode::Conflict);
+    imports.refuses(cut_over(3), RejectedCode::Conflict);
     let digest = imports.import().tree.digest();
-    imports.takes(ZkImportStep::CutOver { at: S });
+    imports.takes(cut_over(0));
     let tree = imports.state.zk();
     assert_eq!(tree.zxid(), ((S >> 32) + 1) << 32, "a new epoch");
     assert_eq!(tree.digest(), digest);
@@ -346,8 +367,171 @@ fn clients_go_over_and_back() {
     assert_eq!(imports.import().tree.digest(), now);
     assert!(imports.import().tree.get("/app/here").is_some());
     assert_eq!(imports.state.zk().node_count(), Tree::default().node_count());
-    imports.takes(ZkImportStep::Abort { reason: "they are back".into() });
+    assert!(imports.status().keeps_closed, "their tree is elsewhere");
+    imports.takes(abort(false));
     assert_eq!(imports.import().tree.node_count(), 0);
+    assert!(imports.status().keeps_closed, "nothing is here for them");
+    imports.refuses(abort(false), RejectedCode::Conflict);
+    imports.takes(abort(true));
+    assert!(!imports.status().keeps_closed);
+}
+
+#[test]
+fn what_was_sent_for_an_earlier_copy_has_no_place_in_a_later_one() {
+    let mut imports = Imports::default();
+    let [first, second] = rows();
+    imports.takes(start(true, false));
+    imports.takes(chunk(0, first.clone()));
+    imports.takes(ZkImportStep::Anew { generation: G, why: "it broke off".into() });
+    let anew = imports.status().generation;
+    assert!(anew > G);
+    assert_eq!(
+        (imports.status().next_chunk, imports.status().reason.as_str()),
+        (0, "it broke off")
+    );
+    // Each of these was on its way when the copy was begun anew.
+    let late = [
+        chunk(0, first.clone()),
+        chunk(1, second.clone()),
+        copied(true),
+        behind(0, transaction(1, set("/app", 1), None)),
+        ZkImportStep::Exact { generation: G },
+        compared(0, Some("/app: its data are others".into())),
+        ZkImportStep::Heard { generation: G, zxid: S },
+        ZkImportStep::Anew { generation: G, why: String::new() },
+        ZkImportStep::Stop { generation: G, reason: "of the earlier one".into() },
+    ];
+    for step in &late {
+        imports.refuses(step.clone(), RejectedCode::Conflict);
+    }
+    imports.takes(rows_of(anew, 0, first));
+    imports.takes(rows_of(anew, 1, second));
+    imports.takes(ZkImportStep::Copied { generation: anew, zxid: S, fuzzy: false });
+    for step in late {
+        imports.refuses(step, RejectedCode::Conflict);
+    }
+    // Begun anew by a person it is another one as well, and so are those of that name later.
+    imports.takes(start(true, true));
+    let third = imports.status().generation;
+    imports.takes(abort(false));
+    imports.takes(start(true, false));
+    assert!(imports.status().generation > third && third > anew);
+}
+
+#[test]
+fn an_attempt_that_was_called_off_comes_to_nothing() {
+    let mut imports = Imports::copied(true, false);
+    let attempt = |attempt| ZkImportStep::CutOver { at: S, attempt: Some(attempt) };
+    imports.takes(ZkImportStep::CallOff);
+    imports.refuses(attempt(0), RejectedCode::Conflict);
+    assert_eq!(imports.status().attempt, 1);
+    imports.takes(attempt(1));
+    // Whoever calls off what was carried out learns so.
+    imports.refuses(ZkImportStep::CallOff, RejectedCode::Conflict);
+    assert_eq!(imports.status().phase, ZkImportPhase::CutOver);
+}
+
+#[test]
+fn an_attempt_does_not_outlive_its_copy() {
+    let mut imports = Imports::copied(true, false);
+    imports.takes(ZkImportStep::Anew { generation: G, why: String::new() });
+    let generation = imports.status().generation;
+    for (number, lot) in (0..).zip(rows()) {
+        imports.takes(rows_of(generation, number, lot));
+    }
+    imports.takes(ZkImportStep::Copied { generation, zxid: S, fuzzy: false });
+    let of_the_first = ZkImportStep::CutOver { at: S, attempt: Some(0) };
+    imports.refuses(of_the_first, RejectedCode::Conflict);
+}
+
+#[test]
+fn ports_that_were_seen_open_are_remembered_within_bounds() {
+    let mut imports = Imports::copied(true, false);
+    let seen = |ports: &[String], from: &str| {
+        let (ports, from) = (ports.to_vec(), from.to_owned());
+        ZkImportStep::PortsOpen { ports, from }
+    };
+    let zk1 = ["zk1:2181".to_owned()];
+    imports.takes(seen(&zk1, "ops1"));
+    imports.takes(seen(&zk1, "ops2"));
+    imports.takes(seen(&zk1, "ops1"));
+    let from: Vec<&str> =
+        imports.status().ports_seen.iter().map(|seen| seen.from.as_str()).collect();
+    assert_eq!(from, ["ops2", "ops1"]);
+    let last = imports.status().ports_seen[1].at;
+    assert!(last > imports.status().ports_seen[0].at, "the last time counts");
+    imports.takes(ZkImportStep::Anew { generation: G, why: String::new() });
+    assert_eq!(imports.status().ports_seen.len(), 2, "the source is the same");
+    let many: Vec<String> = (0..ZK_PORTS_SEEN_MAX).map(|port| format!("zk:{port}")).collect();
+    imports.takes(seen(&many, "ops1"));
+    assert_eq!(imports.status().ports_seen.len(), ZK_PORTS_SEEN_MAX);
+    let too_many = [many, zk1.to_vec()].concat();
+    imports.refuses(seen(&too_many, "ops1"), RejectedCode::TooLarge);
+    let long = ["z".repeat(ZK_PORT_NAME_BYTES_MAX + 1)];
+    imports.refuses(seen(&long, "ops1"), RejectedCode::TooLarge);
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let mut imports = Imports::copied(true, true);
+    let told = |imports: &mut Imports, step: ZkImportStep| imports.step(step).unwrap_err().message;
+    let whole = transaction(1, set("/app/odd", 1), None);
+    // Its data are cut off within.
+    let cut = Some(&whole[4..whole.len() - 6]).to_bytes();
+    let message = told(&mut imports, behind(0, cut));
+    assert!(message.contains(&format!("{:#x} (node \"/app/odd\")", S + 1)), "{message}");
+    // One change of several is of no known kind, and the first one is fine.
+    let mut fine = Vec::new();
+    set("/app", 9).write(&mut fine);
+    let odd = "/app/odd".to_bytes();
+    let subs = vec![
+        SubTxn { op: Op::SetData.number(), data: Some(fine.as_slice()) },
+        SubTxn { op: Op::SetAcl.number(), data: Some(odd.as_slice()) },
+    ];
+    let message = told(&mut imports, behind(0, transaction(1, Txn::Multi(subs), None)));
+    assert!(message.contains("(node \"/app/odd\")"), "{message}");
+    let long = format!("/{}", "x".repeat(5_000));
+    let whole = transaction(1, set(&long, 1), None);
+    let cut = Some(&whole[4..whole.len() - 6]).to_bytes();
+    let message = told(&mut imports, behind(0, cut));
+    assert!(message.len() < 500, "{message}");
+    let mut rows = Imports::default();
+    rows.takes(start(false, false));
+    let row = node("/app", b"data", -1, owned(0));
+    let message = told(&mut rows, chunk(0, row[..row.len() - 9].to_vec()));
+    assert!(message.contains("the node \"/app\" can't be read"), "{message}");
+}
+
+#[test]
+fn the_endpoint_opens_with_a_cut_over_or_when_a_person_says_so() {
+    let mut imports = Imports::copied(true, false);
+    imports.takes(abort(false));
+    assert!(imports.status().keeps_closed);
+    let keeper = |imports: &Imports, name: &str| {
+        imports.state.zk_import(name).is_some_and(|import| import.status.keeps_closed)
+    };
+    let other = |imports: &mut Imports, step: ZkImportStep| {
+        imports.index += 1;
+        let stamp = Stamp { index: imports.index, at: Timestamp(1_000 * imports.index) };
+        let command = Command::ImportZk { name: "other".into(), step: Box::new(step) };
+        imports.state.apply(stamp, &command.into()).reply.unwrap();
+        imports.index
+    };
+    // Of those that were given up, the last one keeps it closed.
+    other(&mut imports, start(true, false));
+    other(&mut imports, abort(false));
+    assert_eq!((keeper(&imports, "move"), keeper(&imports, "other")), (false, true));
+    let generation = other(&mut imports, start(true, false));
+    for (chunk, lot) in (0..).zip(rows()) {
+        other(&mut imports, rows_of(generation, chunk, lot));
+    }
+    other(&mut imports, ZkImportStep::Copied { generation, zxid: S, fuzzy: false });
+    other(&mut imports, cut_over(0));
+    assert_eq!((keeper(&imports, "move"), keeper(&imports, "other")), (false, false));
+    // One that was only to be copied once leaves the endpoint as it is.
+    let mut once = Imports::copied(false, false);
+    once.takes(abort(false));
+    assert!(!once.status().keeps_closed);
 }
 
 #[test]
@@ -497,6 +681,14 @@ fn what_can_not_be_put_there_is_refused_and_nothing_changes() {
     assert_eq!(imports.state.zk().ephemeral_count(), 0);
 }
 
+/// The entries that begin the other two copies among these.
+const HALF: u64 = 11;
+const ANEW: u64 = 21;
+
+fn rows_of(generation: u64, chunk: u64, bytes: Vec<u8>) -> ZkImportStep {
+    ZkImportStep::Rows { generation, chunk, bytes }
+}
+
 /// Each command about the tree, and most steps, so that their bytes can be pinned.
 pub(in crate::state) fn one_of_each() -> Vec<Command> {
     let step = |name: &str, step: ZkImportStep| Command::ImportZk {
@@ -519,9 +711,9 @@ pub(in crate::state) fn one_of_each() -> Vec<Command> {
         step("once", start(false, false)),
         step("once", chunk(0, first.clone())),
         step("once", chunk(1, second.clone())),
-        step("once", ZkImportStep::Copied { zxid: S, fuzzy: true }),
+        step("once", copied(true)),
         step("once", behind(0, transaction(1, set("/app", 1), None))),
-        step("once", ZkImportStep::Exact),
+        step("once", ZkImportStep::Exact { generation: G }),
         step("once", merge("/once", "/app", ZkExisting::Overwrite)),
         Command::Zk(Box::new(ZkBatch { callers: Vec::new(), requests, enforce_quota: true })),
         Command::Zk(Box::new(ZkBatch {
@@ -531,12 +723,23 @@ pub(in crate::state) fn one_of_each() -> Vec<Command> {
         })),
         Command::ExpireZkSessions { sessions: vec![(opened, 1)] },
         step("half", start(false, false)),
-        step("half", chunk(0, first)),
-        step("half", chunk(1, second)),
-        step("half", ZkImportStep::Copied { zxid: S, fuzzy: false }),
-        step("half", ZkImportStep::Heard { zxid: S + 5 }),
+        step("half", rows_of(HALF, 0, first)),
+        step("half", rows_of(HALF, 1, second)),
+        step("half", ZkImportStep::Copied { generation: HALF, zxid: S, fuzzy: false }),
+        step("half", ZkImportStep::Heard { generation: HALF, zxid: S + 5 }),
         step("half", ZkImportStep::Compare),
-        step("half", ZkImportStep::Compared { zxid: S, difference: None }),
-        step("half", ZkImportStep::Stop { reason: "a person must decide".into() }),
+        step("half", ZkImportStep::Compared { generation: HALF, zxid: S, difference: None }),
+        step(
+            "half",
+            ZkImportStep::PortsOpen { ports: vec!["zk1:2181".into()], from: "ops".into() },
+        ),
+        step("half", ZkImportStep::CallOff),
+        step(
+            "half",
+            ZkImportStep::Stop { generation: HALF, reason: "a person must decide".into() },
+        ),
+        step("anew", start(false, false)),
+        step("anew", ZkImportStep::Anew { generation: ANEW, why: "it was interrupted".into() }),
+        step("anew", abort(false)),
     ]
 }

@@ -1,6 +1,8 @@
 //! What quotas count: on trees that clients change, on those that are brought, and how much of it.
 
-use super::imports::{Imports, S, behind, chunk, made, node, rows, start, transaction};
+use super::imports::{
+    G, Imports, behind, chunk, copied, cut_over, made, node, rows, start, transaction,
+};
 use super::*;
 use crate::jute::StatPersisted;
 use crate::jute::reply::{MultiReply, MultiResult};
@@ -113,12 +115,12 @@ fn a_server_that_comes_in_the_middle_of_an_import_has_the_same_in_the_end() {
         chunk(0, first),
         chunk(1, second),
         chunk(2, third),
-        ZkImportStep::Copied { zxid: S, fuzzy: true },
+        copied(true),
         behind(0, transaction(1, made("/app/new", CreateKind::Persistent, 8), None)),
         behind(1, transaction(2, made("/app/box/y", CreateKind::Persistent, 1), None)),
-        ZkImportStep::Exact,
+        ZkImportStep::Exact { generation: G },
         behind(2, limits_gone),
-        ZkImportStep::CutOver { at: S + 3 },
+        cut_over(3),
     ];
     let bytes = |imports: &Imports| {
         let mut bytes = Vec::new();
@@ -146,10 +148,10 @@ fn what_is_brought_is_counted_when_it_is_whole() {
         for (number, lot) in (0..).zip(rows_with_quotas()) {
             imports.takes(chunk(number, lot));
         }
-        imports.takes(ZkImportStep::Copied { zxid: S, fuzzy });
+        imports.takes(copied(fuzzy));
         if fuzzy {
             assert_eq!(figures(&imports.import().tree, STATS), "count=0,bytes=0");
-            imports.takes(ZkImportStep::Exact);
+            imports.takes(ZkImportStep::Exact { generation: G });
         }
         let tree = &imports.import().tree;
         assert_eq!(figures(tree, STATS), "count=5,bytes=8", "fuzzy: {fuzzy}");
@@ -171,6 +173,6 @@ fn a_quota_that_the_source_sets_late_is_counted_at_the_end() {
         imports.takes(behind(number, new));
     }
     assert_eq!(figures(&imports.import().tree, STATS), "x", "as the source has it in its log");
-    imports.takes(ZkImportStep::CutOver { at: S + 4 });
+    imports.takes(cut_over(4));
     assert_eq!(figures(imports.state.zk(), STATS), "count=4,bytes=4");
 }
