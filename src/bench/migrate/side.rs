@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{MigrateError, PATIENCE, setup};
+use super::error::setup;
+use super::{MigrateError, PATIENCE};
 use crate::clock::SystemClock;
 use crate::consensus::{self, Consensus, Tuning, View};
 use crate::migrate::zookeeper::link::LiveSource;
