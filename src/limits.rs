@@ -228,7 +228,7 @@ pub const ZK_WALK_NODES_AT_ONCE: usize = 128;
 /// Nodes that are named as examples of a problem.
 pub const ZK_EXAMPLES_MAX: usize = 10;
 /// Lots of rows on their way into the log, for one import.
-pub const ZK_CHUNKS_IN_FLIGHT: usize = 8;
+pub const ZK_CHUNKS_IN_FLIGHT: usize = 16;
 /// Bytes of transactions that a second copy holds back while the first one comes up to it.
 pub const ZK_HELD_BYTES_MAX: usize = 32 << 20;
 /// Client ports of sources that an import knows to have been open, with from where.

@@ -282,7 +282,8 @@ macro_rules! all_round_trip {
         // Cut off anywhere it is no such record, or a shorter one.
         for end in 0..bytes.len() {
             if let Ok(shorter) = $name::from_bytes(&bytes[..end]) {
-                assert_ne!(shorter, value);
+                // Old logs leave out how many children the parent had; it counts as -1.
+                assert!(shorter != value || bytes[end..] == [0xff; 4], "{end} bytes of {value:?}");
             }
         }
     })*};

@@ -19,7 +19,18 @@ impl fmt::Debug for PathKey {
 
 /// Looks a path up without owning it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct At<'p>(pub(super) &'p str);
+pub(super) struct At<'p> {
+    path: &'p str,
+    parent: &'p str,
+    name: &'p str,
+}
+
+impl<'p> At<'p> {
+    pub(super) fn new(path: &'p str) -> Self {
+        let (parent, name) = parts(path);
+        Self { path, parent, name }
+    }
+}
 
 /// A place among the children of `parent`: where `name` is, or would be.
 #[derive(Debug, Clone, Copy)]
@@ -30,9 +41,11 @@ pub(super) struct Below<'p> {
 
 /// Parent and name. The root is its own parent, which has no name.
 fn parts(path: &str) -> (&str, &str) {
-    match path.rsplit_once('/') {
-        Some(("", name)) => (if name.is_empty() { "" } else { "/" }, name),
-        Some(parts) => parts,
+    // Every comparison of a walk down the tree comes here, and names are short: a search for words
+    // of memory at once would take longer.
+    match path.bytes().rposition(|byte| byte == b'/') {
+        Some(0) => (if path.len() == 1 { "" } else { "/" }, &path[1..]),
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => ("", path),
     }
 }
@@ -55,16 +68,15 @@ impl PartialOrd for PathKey {
 
 impl Equivalent<PathKey> for At<'_> {
     fn equivalent(&self, key: &PathKey) -> bool {
-        *self.0 == *key.0
+        *self.path == *key.0
     }
 }
 
 impl Comparable<PathKey> for At<'_> {
     fn compare(&self, key: &PathKey) -> Ordering {
-        let (parent, name) = parts(self.0);
-        order((parent, name), parts(&key.0)).then_with(|| match parent {
+        order((self.parent, self.name), parts(&key.0)).then_with(|| match self.parent {
             // Clients may ask for `//a`, which has the parts of `/a` and is nowhere.
-            "/" => self.0.len().cmp(&key.0.len()),
+            "/" => self.path.len().cmp(&key.0.len()),
             _ => Ordering::Equal,
         })
     }

@@ -85,7 +85,7 @@ impl Change<'_> {
                     let node = Znode::new(&path, node.data(), acl, node.persisted());
                     let parent = path::split(&path).map_or("/", |(parent, _)| parent);
                     // A parent that came along has counted its children already.
-                    match path == at || before.contains_key(&super::key::At(parent)) {
+                    match path == at || before.contains_key(&super::key::At::new(parent)) {
                         true => live.insert_counted(&path, node, zxid),
                         false => live.insert(&path, node),
                     }

@@ -127,11 +127,11 @@ impl Tree {
 
     /// A node.
     pub fn get(&self, path: &str) -> Option<&Znode> {
-        self.nodes.get(&At(path))
+        self.nodes.get(&At::new(path))
     }
 
     pub(super) fn key(&self, path: &str) -> Option<(&PathKey, &Znode)> {
-        self.nodes.get_key_value(&At(path))
+        self.nodes.get_key_value(&At::new(path))
     }
 
     /// The access list of a node.
@@ -351,14 +351,14 @@ impl Tree {
     /// there; the root needs none.
     fn count_children(&mut self, path: &str, change: impl FnOnce(u32) -> u32) -> bool {
         let Some((parent, _)) = path::split(path) else { return true };
-        let Some(parent) = self.nodes.get_mut(&At(parent)) else { return false };
+        let Some(parent) = self.nodes.get_mut(&At::new(parent)) else { return false };
         *parent = parent.with_children(change(parent.children()));
         true
     }
 
     /// Takes a node away.
     pub(super) fn remove(&mut self, path: &str, zxid: i64) -> Option<Znode> {
-        let (key, node) = self.nodes.remove_with_key(&At(path))?;
+        let (key, node) = self.nodes.remove_with_key(&At::new(path))?;
         let path = key.0;
         self.uncount(&path, &node);
         self.bytes -= path.len() as u64;
@@ -431,7 +431,7 @@ impl Tree {
     }
 
     fn replace(&mut self, path: &str, new: impl FnOnce(&Znode) -> Znode) {
-        let Some(node) = self.nodes.get_mut(&At(path)) else { return };
+        let Some(node) = self.nodes.get_mut(&At::new(path)) else { return };
         let after = new(node);
         let before = std::mem::replace(node, after.clone());
         self.uncount(path, &before);
