@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::end_mark::EndMark;
 use super::spacers::{self, Spacers};
-use super::writer::{FrameInfo, Syncs, Writer};
+use super::writer::{FrameInfo, Records, Syncs, Writer};
 use super::{
     COMMITTED, IDENTITY, LOG, LogOpenError, LogStore, META, PURGED, SYNCED, SyncHandle, VOTE,
     parse_key, read_frame, sealed, unsealed,
@@ -77,10 +77,9 @@ impl LogStore {
             last_purged: get(&meta, PURGED).map_err(damaged)?,
             entries: Vec::new(),
         };
-        let (frames, spacers) = load_frames(&log, &mut loaded).map_err(damaged)?;
+        let records = load_records(&log, &mut loaded).map_err(damaged)?;
         let syncs = Syncs { handle: sync, mark, number: synced };
-        let dir = dir.to_owned();
-        let writer = Writer::new(db, log, meta, syncs, frames, spacers, dir, metrics);
+        let writer = Writer::new(db, log, meta, syncs, records, dir.to_owned(), metrics);
         Ok(Opened { store: LogStore { writer }, loaded, identity })
     }
 }
@@ -164,10 +163,8 @@ pub(super) fn check_blobs(dir: &Path) -> Result<(), &'static str> {
     if first.is_some() { Err("its directory `blobs` is not empty") } else { Ok(()) }
 }
 
-type Found = (BTreeMap<u64, FrameInfo>, Spacers);
-
 /// Reads all frames behind the last purged entry into `loaded`, and says where they are.
-fn load_frames(log: &sled::Tree, loaded: &mut Loaded) -> Result<Found, String> {
+fn load_records(log: &sled::Tree, loaded: &mut Loaded) -> Result<Records, String> {
     let mut frames = BTreeMap::new();
     let mut spaced = BTreeSet::new();
     let mut next = loaded.last_purged.map(|id| id.index + 1);
@@ -240,7 +237,7 @@ fn load_frames(log: &sled::Tree, loaded: &mut Loaded) -> Result<Found, String> {
     }
     drop(rows);
     check_end(loaded)?;
-    Ok((frames, Spacers::found(spaced)))
+    Ok(Records { frames, spacers: Spacers::found(spaced) })
 }
 
 /// What is known to be committed must be there.

@@ -43,6 +43,13 @@ pub(super) struct Syncs {
     pub(super) number: u64,
 }
 
+/// What is in the log's tree.
+pub(super) struct Records {
+    /// By first index.
+    pub(super) frames: BTreeMap<u64, FrameInfo>,
+    pub(super) spacers: Spacers,
+}
+
 pub(super) struct Writer {
     db: sled::Db,
     log: sled::Tree,
@@ -67,11 +74,11 @@ impl Writer {
         log: sled::Tree,
         meta: sled::Tree,
         syncs: Syncs,
-        frames: BTreeMap<u64, FrameInfo>,
-        spacers: Spacers,
+        records: Records,
         dir: PathBuf,
         metrics: Metrics,
     ) -> Self {
+        let Records { frames, spacers } = records;
         let (purge_upto, failed) = (None, None);
         Self {
             db,
