@@ -190,8 +190,13 @@ pub const ZK_BATCH_BYTES: usize = 768 << 10;
 /// Bytes of a node's data up to which a read of it may travel through the log with the writes
 /// that it stands between.
 pub const ZK_PASSING_READ_BYTES: usize = 16 << 10;
-/// Bytes of answers to such reads in one batch; who asks for more has to ask again.
-pub const ZK_PASSING_READS_BYTES_MAX: usize = 16 << 20;
+/// Bytes of answers to such reads in one lot, as they are expected.
+pub const ZK_PASSING_READS_BYTES: usize = 2 << 20;
+/// Bytes of answers to such reads in one lot to one client; who asks for more, since nodes have
+/// grown meanwhile, has to come again.
+pub const ZK_PASSING_READS_PER_CALLER_MAX: usize = 1 << 20;
+/// Bytes of answers to such reads in one lot to all clients: two lots fit one message.
+pub const ZK_PASSING_READS_BYTES_MAX: usize = 6 << 20;
 /// Sessions that one server tells the leader of at once.
 pub const ZK_TOUCHED_MAX: usize = 50_000;
 /// Sessions that one command ends.

@@ -127,6 +127,7 @@ pub(super) async fn compact(core: Arc<Core>) {
     let mut calm = Calm::default();
     let mut ticks = Ticks::every(COMPACTION_INTERVAL);
     while ticks.go_on(&core).await {
+        core.log.tell_committed();
         let tuning = core.tuning();
         let (snapshot, applied, purged, needed) = core.raft_metrics(|metrics| {
             let needed = metrics.replication.as_ref().and_then(|replication| {

@@ -153,6 +153,15 @@ impl RaftLog {
         self.carry_out(LogOp::SaveIdentity(identity)).await
     }
 
+    /// Tells the disk how far the log is committed, if nothing is written that it could go with.
+    pub fn tell_committed(&self) {
+        if let Some(committed) = self.news_of_committed() {
+            // Only a hint: if the queue is full, another one will come.
+            let job = LogJob { op: LogOp::Committed(committed), done: Done::Unasked };
+            let _ = self.jobs.try_send(job);
+        }
+    }
+
     /// Waits until everything so far is durable, and ends the disk's service.
     ///
     /// # Errors

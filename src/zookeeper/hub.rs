@@ -25,7 +25,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use self::conn::{Conn, Item, Stage};
+use self::conn::{Conn, Item, Released, Stage};
 use super::config::Config;
 use super::connection::{Out, Room};
 use super::reads::{self, Armed, Caller};
@@ -68,6 +68,10 @@ struct Gathered {
     caller: Option<Arc<ZkCaller>>,
     request: ZkRequest,
     bytes: usize,
+    /// Bytes of its answer, about, if it is a read.
+    answer: usize,
+    /// Its share of the bytes that may wait, until its lot is answered.
+    room: Option<Arc<Room>>,
 }
 
 /// An answer that was found out elsewhere; none: it could not be.
@@ -106,6 +110,8 @@ pub(super) struct Hub {
     in_flight: FuturesUnordered<BoxFuture<'static, Outcome>>,
     /// Whose requests are in them.
     on_their_way: BTreeSet<ConnId>,
+    /// Whether some of what is gathered may go, as far as is known.
+    may_launch: bool,
     /// Answers that this server's view does not show yet.
     waiting: VecDeque<(u64, Vec<ConnId>, Vec<ZkReply>)>,
     later: FuturesUnordered<BoxFuture<'static, Later>>,
@@ -159,6 +165,7 @@ impl Hub {
             gathered: VecDeque::new(),
             in_flight: FuturesUnordered::new(),
             on_their_way: BTreeSet::new(),
+            may_launch: false,
             waiting: VecDeque::new(),
             later: FuturesUnordered::new(),
             next_later: 0,
@@ -322,9 +329,12 @@ impl Hub {
         for id in &conns {
             self.on_their_way.remove(id);
         }
+        self.may_launch = true;
         match outcome {
             Ok(Committed { reply: Reply::Zk(replies), index }) if replies.len() == conns.len() => {
-                self.waiting.push_back((index, conns, replies));
+                // Lots may be answered in another order than they were carried out in.
+                let place = self.waiting.partition_point(|(known, ..)| *known <= index);
+                self.waiting.insert(place, (index, conns, replies));
                 let newest = self.around.consensus.views().borrow().clone();
                 // The view may have come before the answer.
                 if newest.applied_index == self.view.applied_index {
@@ -486,25 +496,30 @@ impl Hub {
     }
 
     /// A client's write goes into the log.
-    fn gather_write(&mut self, id: ConnId, op: Op, body: &Bytes, caller: Arc<ZkCaller>) {
+    fn gather_write(&mut self, conn: ConnId, released: Released) {
+        let Released { op, body, caller, answer, room } = released;
         if op == Op::CloseSession {
             let ZkCaller { session, attachment, .. } = *caller;
-            self.gather(id, None, ZkRequest::Close { session, attachment });
-        } else {
-            let op = op.number();
-            let request = ZkRequest::Op { caller: 0, op, body: body.to_vec() };
-            self.gather(id, Some(caller), request);
+            self.gather_session(conn, ZkRequest::Close { session, attachment });
+            return;
         }
+        let bytes = 64 + body.len();
+        let request = ZkRequest::Op { caller: 0, op: op.number(), body: body.to_vec() };
+        self.gather(Gathered { conn, caller: Some(caller), request, bytes, answer, room });
     }
 
-    fn gather(&mut self, conn: ConnId, caller: Option<Arc<ZkCaller>>, request: ZkRequest) {
-        let bytes = 64
-            + match &request {
-                ZkRequest::Op { body, .. } => body.len(),
-                ZkRequest::Attach { password, .. } => password.len(),
-                _ => 0,
-            };
-        self.gathered.push_back(Gathered { conn, caller, request, bytes });
+    /// What is asked of a session as such.
+    fn gather_session(&mut self, conn: ConnId, request: ZkRequest) {
+        let bytes = match &request {
+            ZkRequest::Attach { password, .. } => 64 + password.len(),
+            _ => 64,
+        };
+        self.gather(Gathered { conn, caller: None, request, bytes, answer: 0, room: None });
+    }
+
+    fn gather(&mut self, next: Gathered) {
+        self.may_launch |= !self.on_their_way.contains(&next.conn);
+        self.gathered.push_back(next);
     }
 
     /// Answers whatever has its turn, on all connections that were touched.
@@ -516,9 +531,11 @@ impl Hub {
             if conn.held_writes == 0 {
                 continue;
             }
-            let tree = self.view.state.zk();
-            for (op, body, caller) in conn.release(|op, body| tree.may_pass(op, body)) {
-                self.gather_write(id, op, &body, caller);
+            // A client that does not take its answers is asked for no more of them.
+            let (tree, full) = (self.view.state.zk(), conn.is_full());
+            let may_pass = |op, body: &[u8]| if full { None } else { tree.may_pass(op, body) };
+            for released in conn.release(may_pass) {
+                self.gather_write(id, released);
             }
         }
     }

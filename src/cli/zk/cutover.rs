@@ -169,7 +169,7 @@ impl Attempt<'_> {
         let deadline = Instant::now() + args.timeout.as_duration();
         let asked = self.feed.step(&ZkStep::Compare).await?;
         let since = super::number(asked.compare_since.as_deref().unwrap_or(&asked.zxid))?;
-        let row = loop {
+        let compared_copy = loop {
             let row = going(read(&self.feed).await?)?;
             let compared = row.compared_at.as_deref().map(super::number).transpose()?;
             if compared.is_some_and(|zxid| zxid >= since) {
@@ -177,9 +177,9 @@ impl Attempt<'_> {
             }
             pause(deadline, || "the comparison".to_owned()).await?;
         };
-        let shortest = shortest_timeout(&row);
+        let shortest = shortest_timeout(&compared_copy);
         self.stage.set(Stage::Closing);
-        ask_to_close(&ports, &row, shortest);
+        ask_to_close(&ports, &compared_copy, shortest);
         let closed = loop {
             for remark in ports.look().await {
                 note(&remark);
@@ -192,7 +192,10 @@ impl Attempt<'_> {
         };
         self.closed.set(Some(closed));
         note("all are closed; waiting for the last transactions");
-        let at_close = going(read(&self.feed).await?)?;
+        // Signs of life are counted while the copy stays at one transaction: one that comes ahead of
+        // others still on their way is followed by those.
+        let mut rest: Option<(String, u64)> = None;
+        let mut compared_again = false;
         let too_late = closed + shortest.map_or(REST_WAIT, |shortest| shortest * 2 / 3);
         let mut refused: Option<(String, Failure)> = None;
         loop {
@@ -202,7 +205,22 @@ impl Attempt<'_> {
                 let open = ports.not_closed(Instant::now()).join(", ");
                 return Err(Failure::failed(format!("a client port is open again: {open}")));
             }
-            let heard = row.heard >= at_close.heard + HEARD_AFTER;
+            if row.generation != compared_copy.generation {
+                return Err(Failure::failed(
+                    "the source was copied anew since the comparison, perhaps because another of \
+                     its servers leads; this copy was not compared yet",
+                ));
+            }
+            let (_, base) = rest
+                .take_if(|(zxid, _)| *zxid == row.zxid)
+                .unwrap_or_else(|| (row.zxid.clone(), row.heard));
+            rest = Some((row.zxid.clone(), base));
+            let heard = row.heard >= base + HEARD_AFTER;
+            if heard && row.unverified_since.is_some() && !compared_again {
+                // Nothing comes any more that could prove it.
+                compared_again = true;
+                self.feed.step(&ZkStep::Compare).await?;
+            }
             let at_rest = row.lag_transactions == Some(0) && row.unverified_since.is_none();
             if let Some((_, why)) = refused.take_if(|(zxid, _)| *zxid == row.zxid) {
                 return Err(why);

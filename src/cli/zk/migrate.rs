@@ -266,6 +266,9 @@ fn next(row: &ZkImportRow) -> String {
             .to_owned(),
         "copying" if row.live => "wait: the nodes are being copied".to_owned(),
         "copying" => "run the orch zk import again that began it: it goes on".to_owned(),
+        "catching_up" | "following" if !row.live => format!(
+            "run the orch zk import again that began it: it goes on; or orch zk migrate abort {name}"
+        ),
         "catching_up" => "wait: what was written during the copy comes".to_owned(),
         "following" if row.unverified_since.is_some() => {
             "wait: the copy proves itself, or is compared".to_owned()
@@ -284,7 +287,7 @@ fn next(row: &ZkImportRow) -> String {
             "start the ensemble on what rollback wrote; then orch zk migrate abort {name} frees \
              what is kept here (the endpoint stays closed to clients)"
         ),
-        "aborted" if row.keeps_closed => format!(
+        "aborted" | "finished" if row.keeps_closed => format!(
             "nothing: it is over. The endpoint stays closed to clients until another migration is \
              cut over, or until orch zk migrate abort {name} --open"
         ),

@@ -337,8 +337,14 @@ impl Learner<'_> {
         });
         match difference.await.map_err(failed)?.map_err(failed)? {
             None => Ok(Proof::Compared),
-            Some(place) => Err(failed(format!("the copy differs from the source: {place}"))
-                .hint("nothing was changed for clients; --again copies it anew")),
+            Some(place) => {
+                let reason = format!("the copy differs from the source: {place}");
+                // Or it would be gone on with, and digests say nothing of access lists and sessions.
+                let over = ZkStep::Abort { reason: reason.clone(), open: false };
+                self.feed.step(&over).await?;
+                let hint = "nothing was changed for clients; the same command copies it anew";
+                Err(failed(reason).hint(hint))
+            }
         }
     }
 }

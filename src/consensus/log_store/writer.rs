@@ -311,8 +311,11 @@ impl Writer {
     }
 
     fn space_step(&mut self) -> io::Result<()> {
-        let next = self.frames.last_key_value().map_or(0, |(_, info)| info.last + 1);
-        self.spacers.step(&self.log, next)
+        match self.frames.last_key_value() {
+            Some((_, last)) => self.spacers.step(&self.log, last.last + 1),
+            // Nobody knows where the log goes on.
+            None => Ok(()),
+        }
     }
 
     fn purge_step(&mut self) -> io::Result<()> {

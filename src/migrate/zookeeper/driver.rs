@@ -25,6 +25,8 @@ const SERVER_ID: i64 = 250;
 /// Waits before the source is asked again: doubling from the first to the last.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LAST: Duration = Duration::from_secs(2);
+/// What the source says is taken together up to so many pieces.
+const EVENTS_TOGETHER_MAX: usize = 4096;
 /// The least time between two notes of how far the source is.
 const HEARD_EVERY: Duration = Duration::from_millis(200);
 /// The least time between two comparisons.
@@ -265,13 +267,14 @@ impl Driver<'_> {
                     None
                 }
             };
-            // As much as is there goes together: what comes meanwhile waits.
+            // As much as is there goes together: what comes meanwhile waits. Not without end: a
+            // source that never rests is told of, and compared, all the same.
+            let mut left = EVENTS_TOGETHER_MAX;
             while let Some(now) = event {
                 self.take(now, &mut observer, &mut flow, &mut fresh).await?;
-                event = match observer.next().now_or_never() {
-                    Some(next) => Some(next.map_err(passing)?),
-                    None => None,
-                };
+                left -= 1;
+                let next = if left > 0 { observer.next().now_or_never() } else { None };
+                event = next.transpose().map_err(passing)?;
             }
             self.flush(&mut flow).await?;
             self.tell_heard(&mut flow).await?;

@@ -375,10 +375,14 @@ impl Change<'_> {
                 if phase != Following {
                     return wrong_phase();
                 }
+                if import.status.live {
+                    // A cut-over begins so: before the ports are closed is the time to say it.
+                    self.zk_must_be_new()?;
+                }
                 import.status.compare_since.get_or_insert(import.tree.zxid);
             }
             ZkImportStep::CutOver { at, attempt } => {
-                if phase != Following {
+                if phase != Following || !import.status.live {
                     return wrong_phase();
                 }
                 if attempt.is_some_and(|attempt| attempt != import.status.attempt) {
@@ -448,7 +452,10 @@ impl Change<'_> {
                 import.tree = self.state.zk.clone();
                 self.zk_put_tree(Tree::default());
             }
-            ZkImportStep::Abort { open: true, .. } if phase == Aborted => {
+            ZkImportStep::Abort { open: true, .. }
+                if phase == Aborted
+                    || phase == ZkImportPhase::Finished && import.status.keeps_closed =>
+            {
                 import.status.keeps_closed = false;
                 self.zk_let_in();
             }
@@ -520,10 +527,11 @@ impl Change<'_> {
             let message = format!("clients use the import {name} already; finish it first");
             return Err(refuse(RejectedCode::Conflict, message));
         }
-        if known.is_some_and(|known| known.is_open() && !again) {
+        // A migration keeps the endpoint closed as long as it is one: it can't become something else.
+        if known.is_some_and(|known| known.is_open() && (!again || known.status.live != live)) {
             let message = format!(
-                "the import {name} is under way from another source; abort it first, or choose \
-                 another name"
+                "the import {name} is under way, in another way or from another source; abort it \
+                 first, or choose another name"
             );
             return Err(refuse(RejectedCode::Conflict, message));
         }

@@ -4,13 +4,16 @@
 //! three came together, the state between the two exists nowhere but where they are applied: such
 //! a read travels with them.
 
-use super::acl::Asker;
+use super::acl::{self, Asker};
 use super::tree::Tree;
 use crate::jute::op::{ErrorCode, Op, PERM_ADMIN, PERM_READ};
 use crate::jute::reply::{AclReply, DataReply, StatReply};
 use crate::jute::request::{PathRequest, WatchRequest};
 use crate::jute::{Field, Stat};
 use crate::limits::ZK_PASSING_READ_BYTES;
+
+/// Bytes of an answer beside data, about.
+const ANSWER_BYTES: usize = 128;
 
 impl Tree {
     /// What `exists` answers.
@@ -48,21 +51,23 @@ impl Tree {
         Ok(AclReply { acl: self.acl_shown(node, asker), stat: node.stat() })
     }
 
-    /// Whether a read may travel with writes: it sets no watch and its answer is small.
-    pub fn may_pass(&self, op: Op, body: &[u8]) -> bool {
+    /// Whether a read may travel with writes: it sets no watch and its answer is small. How many
+    /// bytes that has, about.
+    pub fn may_pass(&self, op: Op, body: &[u8]) -> Option<usize> {
         let path = match op {
             Op::Exists | Op::GetData => match WatchRequest::from_bytes(body) {
                 Ok(WatchRequest { path, watch: false }) => path,
-                _ => return false,
+                _ => return None,
             },
-            Op::GetAcl => match PathRequest::from_bytes(body) {
-                Ok(PathRequest { path }) => path,
-                Err(_) => return false,
-            },
-            _ => return false,
+            Op::GetAcl => PathRequest::from_bytes(body).ok()?.path,
+            _ => return None,
         };
-        body.len() <= ZK_PASSING_READ_BYTES
-            && self.get(path).is_none_or(|node| node.data_len() <= ZK_PASSING_READ_BYTES)
+        let Some(node) = self.get(path) else { return Some(ANSWER_BYTES) };
+        let fits = body.len() <= ZK_PASSING_READ_BYTES
+            && node.data_len() <= ZK_PASSING_READ_BYTES
+            // A list of its own may be long.
+            && (op != Op::GetAcl || node.acl() == acl::OPEN);
+        fits.then_some(ANSWER_BYTES + node.data_len())
     }
 
     /// The record that answers a read which travelled with writes.

@@ -8,7 +8,7 @@ use super::session::{Session, imported_password};
 use crate::jute::op::{ErrorCode, Op};
 use crate::jute::reply::ConnectReply;
 use crate::jute::{Field, Id, path};
-use crate::limits::ZK_PASSING_READS_BYTES_MAX;
+use crate::limits::{ZK_PASSING_READS_BYTES_MAX, ZK_PASSING_READS_PER_CALLER_MAX};
 use crate::state::apply::Change;
 use crate::state::{Rejected, Reply};
 
@@ -105,16 +105,35 @@ pub struct ZkReply {
     pub body: Vec<u8>,
 }
 
+/// Bytes that answers to reads may still take.
+struct Room {
+    all: usize,
+    /// Of each who asks: what one takes too much is not missing to others.
+    callers: Vec<usize>,
+}
+
+impl Room {
+    fn take(&mut self, caller: usize, bytes: usize) -> Option<()> {
+        let own = self.callers.get_mut(caller)?;
+        *own = own.checked_sub(bytes)?;
+        self.all = self.all.checked_sub(bytes)?;
+        Some(())
+    }
+}
+
 impl Change<'_> {
     pub(in crate::state) fn zk_requests(&mut self, batch: &ZkBatch) -> Result<Reply, Rejected> {
-        let mut room = ZK_PASSING_READS_BYTES_MAX;
+        let mut room = Room {
+            all: ZK_PASSING_READS_BYTES_MAX,
+            callers: vec![ZK_PASSING_READS_PER_CALLER_MAX; batch.callers.len()],
+        };
         let requests = batch.requests.iter();
         let replies = requests.map(|request| self.zk_request(batch, request, &mut room));
         Ok(Reply::Zk(replies.collect()))
     }
 
     /// Carries one out. `room` is what answers to reads may still take.
-    fn zk_request(&mut self, batch: &ZkBatch, request: &ZkRequest, room: &mut usize) -> ZkReply {
+    fn zk_request(&mut self, batch: &ZkBatch, request: &ZkRequest, room: &mut Room) -> ZkReply {
         let (err, body) = match request {
             ZkRequest::Op { caller, op, body } => {
                 match self.zk_op(batch, *caller, *op, body, room) {
@@ -139,12 +158,12 @@ impl Change<'_> {
     fn zk_op(
         &mut self,
         batch: &ZkBatch,
-        caller: u32,
+        place: u32,
         op: i32,
         body: &[u8],
-        room: &mut usize,
+        room: &mut Room,
     ) -> Result<Vec<u8>, ErrorCode> {
-        let caller = batch.callers.get(caller as usize).ok_or(ErrorCode::SystemError)?;
+        let caller = batch.callers.get(place as usize).ok_or(ErrorCode::SystemError)?;
         if caller.session != 0 {
             match self.state.zk.sessions.get(&caller.session) {
                 None => return Err(ErrorCode::SessionExpired),
@@ -158,7 +177,7 @@ impl Change<'_> {
         let asker = Asker { ids: &caller.ids, superuser: caller.superuser };
         if matches!(op, Op::Exists | Op::GetData | Op::GetAcl) {
             let answer = self.state.zk.passing_read(op, body, asker)?;
-            *room = room.checked_sub(answer.len()).ok_or(ErrorCode::ConnectionLoss)?;
+            room.take(place as usize, answer.len()).ok_or(ErrorCode::ConnectionLoss)?;
             return Ok(answer);
         }
         let zxid = self.state.zk.zxid + 1;

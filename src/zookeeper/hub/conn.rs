@@ -61,6 +61,18 @@ pub(super) struct Lot {
     pub(super) room: Option<Arc<Room>>,
 }
 
+/// A request that may go into the log now.
+#[derive(Debug)]
+pub(super) struct Released {
+    pub(super) op: Op,
+    pub(super) body: Bytes,
+    pub(super) caller: Arc<ZkCaller>,
+    /// Bytes of its answer, about, if it is a read.
+    pub(super) answer: usize,
+    /// See [`Lot::room`].
+    pub(super) room: Option<Arc<Room>>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Conn {
@@ -166,27 +178,30 @@ impl Conn {
         matches!(self.items.back(), None | Some((Item::Logged { .. }, _)))
     }
 
-    /// Writes that need wait for reads no longer, in order, and reads before them that `may_pass`
-    /// with them. They are on their way from now on.
+    /// Writes that need wait for reads no longer, in order, and reads before them that may pass
+    /// with them: `may_pass` says how many bytes they are answered with. They are on their way
+    /// from now on.
     pub(super) fn release(
         &mut self,
-        may_pass: impl Fn(Op, &[u8]) -> bool,
-    ) -> Vec<(Op, Bytes, Arc<ZkCaller>)> {
+        may_pass: impl Fn(Op, &[u8]) -> Option<usize>,
+    ) -> Vec<Released> {
         let mut released = Vec::new();
         // Reads that go if a write comes behind them.
-        let mut passing = 0;
+        let mut passing = Vec::new();
         for place in 0..self.items.len() {
             if self.held_writes == 0 {
                 break;
             }
             match &self.items[place].0 {
                 Item::Logged { .. } => {}
-                Item::Read { op, body, .. } if may_pass(*op, body) => passing += 1,
+                Item::Read { op, body, .. } => match may_pass(*op, body) {
+                    Some(answer) => passing.push((place, answer)),
+                    None => break,
+                },
                 Item::Held { .. } => {
-                    for place in place - passing..=place {
-                        released.extend(self.log(place));
+                    for (place, answer) in passing.drain(..).chain([(place, 0)]) {
+                        released.extend(self.log(place, answer));
                     }
-                    passing = 0;
                     self.held_writes -= 1;
                 }
                 _ => break,
@@ -196,12 +211,15 @@ impl Conn {
     }
 
     /// The request at `place` goes into the log.
-    fn log(&mut self, place: usize) -> Option<(Op, Bytes, Arc<ZkCaller>)> {
-        let item = &mut self.items.get_mut(place)?.0;
+    fn log(&mut self, place: usize, answer: usize) -> Option<Released> {
+        let (item, lot) = self.items.get_mut(place)?;
+        let room = lot.room.clone();
         let (Item::Read { xid, op, .. } | Item::Held { xid, op, .. }) = *item else { return None };
         match std::mem::replace(item, Item::Logged { xid, op }) {
-            Item::Read { body, .. } => Some((op, body, self.caller.clone())),
-            Item::Held { body, caller, .. } => Some((op, body, caller)),
+            Item::Read { body, .. } => {
+                Some(Released { op, body, caller: self.caller.clone(), answer, room })
+            }
+            Item::Held { body, caller, .. } => Some(Released { op, body, caller, answer, room }),
             _ => None,
         }
     }

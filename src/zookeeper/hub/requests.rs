@@ -7,7 +7,7 @@ use bytes::Bytes;
 use sha1::{Digest, Sha1};
 use std::sync::Arc;
 
-use super::conn::{Item, Lot, Stage};
+use super::conn::{Item, Lot, Released, Stage};
 use super::{Hub, ZkRequest};
 use crate::jute::op::{ErrorCode, Op, XID_PING};
 use crate::jute::reply::{ConnectReply, ErrorReply, SaslReply};
@@ -117,7 +117,7 @@ impl Hub {
             let (session, password) = (request.session_id, request.password);
             ZkRequest::Attach { session, password, timeout, attachment }
         };
-        self.gather(id, None, request);
+        self.gather_session(id, request);
     }
 
     /// A session of this server alone: nobody leads, and the client wants no more than to read.
@@ -241,8 +241,9 @@ impl Hub {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let caller = conn.caller.clone();
         if conn.may_write() {
+            let room = conn.lot.room.clone();
             conn.push(Item::Logged { xid, op });
-            self.gather_write(id, op, &body, caller);
+            self.gather_write(id, Released { op, body, caller, answer: 0, room });
         } else {
             conn.held_writes += 1;
             conn.push(Item::Held { xid, op, body, caller });

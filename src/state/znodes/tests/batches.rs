@@ -95,25 +95,36 @@ fn answers_to_reads_in_a_batch_have_a_bound() {
     let data = vec![b'x'; 1 << 20];
     world.set("/a", &data, -1).unwrap();
     let body = WatchRequest { path: "/a", watch: false }.to_bytes();
-    assert!(!world.tree().may_pass(Op::GetData, &body), "too large to travel");
-    let read = ZkRequest::Op { caller: 0, op: Op::GetData.number(), body };
-    let most = ZK_PASSING_READS_BYTES_MAX >> 20;
-    let replies = world.batch(vec![caller], vec![read; most + 4]);
-    let refused = replies.iter().filter(|reply| reply.err == ErrorCode::ConnectionLoss.number());
-    // With what is around the data, the last that would just fit does not.
-    assert_eq!(refused.count(), 5);
+    assert_eq!(world.tree().may_pass(Op::GetData, &body), None, "too large to travel");
+    let other = world.open();
+    let read = |caller| ZkRequest::Op { caller, op: Op::GetData.number(), body: body.clone() };
+    // A client that makes the node small again takes nothing from others.
+    let small = SetDataRequest { path: "/a", data: Some(b"y"), version: -1 }.to_bytes();
+    let small = ZkRequest::Op { caller: 1, op: Op::SetData.number(), body: small };
+    let requests = vec![read(0), small, read(0), read(1)];
+    let replies = world.batch(vec![caller.clone(), other], requests);
+    let codes: Vec<i32> = replies.iter().map(|reply| reply.err).collect();
+    assert_eq!(codes, [ErrorCode::ConnectionLoss.number(), 0, 0, 0]);
+    // Nor do all together have more than there is.
+    world.set("/a", &data[..data.len() / 2], -1).unwrap();
+    let callers = vec![caller; 16];
+    let replies = world.batch(callers, (0..16).map(read).collect());
     let bytes: usize = replies.iter().map(|reply| reply.body.len()).sum();
-    assert!(bytes <= ZK_PASSING_READS_BYTES_MAX, "{bytes}");
+    assert!(bytes > ZK_PASSING_READS_BYTES_MAX * 3 / 4 && bytes <= ZK_PASSING_READS_BYTES_MAX);
+    assert_eq!(replies.last().unwrap().err, ErrorCode::ConnectionLoss.number());
 }
 
 #[test]
 fn only_small_reads_without_a_watch_may_travel_with_writes() {
     let world = World::new();
     let watch = |watch| WatchRequest { path: "/zookeeper", watch }.to_bytes();
-    assert!(world.tree().may_pass(Op::GetData, &watch(false)));
-    assert!(!world.tree().may_pass(Op::GetData, &watch(true)));
-    assert!(!world.tree().may_pass(Op::GetChildren, &watch(false)));
-    assert!(!world.tree().may_pass(Op::GetData, b"no record"));
+    assert!(world.tree().may_pass(Op::GetData, &watch(false)).is_some());
+    assert_eq!(world.tree().may_pass(Op::GetData, &watch(true)), None);
+    assert_eq!(world.tree().may_pass(Op::GetChildren, &watch(false)), None);
+    assert_eq!(world.tree().may_pass(Op::GetData, b"no record"), None);
+    // A list of its own may be long.
+    let config = PathRequest { path: "/zookeeper/config" }.to_bytes();
+    assert_eq!(world.tree().may_pass(Op::GetAcl, &config), None);
 }
 
 /// Something that a client may do.
