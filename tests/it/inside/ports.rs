@@ -102,9 +102,11 @@ fn each_end_of_a_connection_is_closed_by_itself() {
 fn a_process_s_ports_are_those_that_it_was_given() {
     let cluster = Cluster::single("process");
     let busybox = crate::support::docker::static_busybox().unwrap();
+    // On its own address alone: agents of other tests give out the same numbers.
+    let own = cluster.member("n1").address;
     cluster.run(&format!(
         "job: web\nreplicas: 1\nports: {{ http: {{}} }}\nstop_grace: 1s\n\
-         command: [sh, -c, 'echo mine >index.html; exec {busybox} httpd -f -p $PORT_HTTP']\n"
+         command: [sh, -c, 'echo mine >index.html; exec {busybox} httpd -f -p {own}:$PORT_HTTP']\n"
     ));
     let forward = Running::start(&cluster, "s1", &["port-forward", "web.0", ":http"]);
     let line = forward.wait("its address", |lines| lines.len() == 1).remove(0);

@@ -94,7 +94,9 @@ fn an_ensemble_that_says_no_digests_is_proven_by_a_second_copy() {
     let zookeeper = ensemble(Options::default().java("-Dzookeeper.digest.enabled=false"));
     let _clients = fill(&zookeeper);
     let source = learners(&zookeeper);
-    let cluster = Cluster::start(1);
+    let mut cluster = Cluster::empty();
+    let endpoint = LoopbackAddress::next().port(CLIENT_PORT).to_string();
+    cluster.server("s1", &["--zk-addr", &endpoint]);
     let done = cluster.orch(&["zk", "import", &source, "--at", "/copy", "-o", "json"]).ok();
     let report = done.json();
     assert_eq!((&report["proven"], &report["proof"]), (&json!(true), &json!("comparison")));
