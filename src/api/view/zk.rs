@@ -299,6 +299,9 @@ pub enum ZkStep {
     },
     /// The copy, or a part of it, goes into the nodes that clients see.
     Merge {
+        /// Only if it is that copy: the import's `generation`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        generation: Option<u64>,
         /// Where that node comes to; the ones above it are made. At `/` the root keeps its own data
         /// and access list, unless all is taken.
         at: String,

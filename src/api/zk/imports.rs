@@ -107,7 +107,7 @@ async fn step_of(context: &Context, name: &str, step: ZkStep) -> Result<ZkImport
         }
         ZkStep::CallOff => ZkImportStep::CallOff,
         ZkStep::PortsOpen { ports, from } => ZkImportStep::PortsOpen { ports, from },
-        ZkStep::Merge { at, only, existing } => {
+        ZkStep::Merge { generation, at, only, existing } => {
             let existing = match existing.as_str() {
                 "refuse" => ZkExisting::Refuse,
                 "keep" => ZkExisting::Keep,
@@ -119,7 +119,7 @@ async fn step_of(context: &Context, name: &str, step: ZkStep) -> Result<ZkImport
                     )));
                 }
             };
-            ZkImportStep::Merge { at, only, existing }
+            ZkImportStep::Merge { generation, at, only, existing }
         }
         ZkStep::Finish => ZkImportStep::Finish,
         ZkStep::RolledBack => ZkImportStep::RolledBack,

@@ -214,6 +214,8 @@ pub(super) async fn run(args: ImportArgs, context: &Context) -> Outcome {
         note(&format!("note: the copy is not proven, and goes in: {why}"));
     }
     let merge = ZkStep::Merge {
+        // Somebody else may have begun another one under this name meanwhile.
+        generation: Some(row.generation),
         at: below(&args.at, &args.only),
         only,
         existing: args.existing.word().to_owned(),

@@ -238,12 +238,12 @@ impl ZkImportStep {
             | Self::Compared { generation, .. }
             | Self::Heard { generation, .. }
             | Self::Stop { generation, .. } => Some(*generation),
+            Self::Merge { generation, .. } => *generation,
             Self::Start { .. }
             | Self::Compare
             | Self::CutOver { .. }
             | Self::CallOff
             | Self::PortsOpen { .. }
-            | Self::Merge { .. }
             | Self::Finish
             | Self::RolledBack
             | Self::Abort { .. } => None,
@@ -423,7 +423,7 @@ impl Change<'_> {
                 }
                 import.status.ports_open(ports, from, now);
             }
-            ZkImportStep::Merge { at, only, existing } => {
+            ZkImportStep::Merge { at, only, existing, .. } => {
                 if import.status.live || !matches!(phase, CatchingUp | Following) {
                     return wrong_phase();
                 }

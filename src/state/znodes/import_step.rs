@@ -95,6 +95,9 @@ pub enum ZkImportStep {
     },
     /// The copy, or a part of it, goes into the tree that clients see. The copy is gone then.
     Merge {
+        /// Of the copy; none: whichever there is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        generation: Option<u64>,
         /// Where that node comes to, whatever its name is there; the ones above it are made. At `/`
         /// the root keeps its own data and access list, unless all is taken.
         at: String,

@@ -111,7 +111,7 @@ fn abort(open: bool) -> ZkImportStep {
 }
 
 fn merge(at: &str, only: &str, existing: ZkExisting) -> ZkImportStep {
-    ZkImportStep::Merge { at: at.into(), only: only.into(), existing }
+    ZkImportStep::Merge { generation: None, at: at.into(), only: only.into(), existing }
 }
 
 #[derive(Default)]
@@ -638,6 +638,19 @@ fn who_gets_a_child_takes_note_of_it() {
         assert!(shown(tree, parent).cversion > shown(&before, parent).cversion, "{existing:?}");
         assert!(tree.get("/app").unwrap().persisted().cversion >= 7, "{existing:?}");
     }
+}
+
+#[test]
+fn a_copy_that_somebody_began_anew_does_not_go_in_for_the_one_before() {
+    let mut imports = Imports::copied(false, false);
+    let step = |generation| ZkImportStep::Merge {
+        generation: Some(generation),
+        at: "/".into(),
+        only: "/app".into(),
+        existing: ZkExisting::Refuse,
+    };
+    imports.refuses(step(G + 1), RejectedCode::Conflict);
+    imports.takes(step(G));
 }
 
 #[test]
