@@ -3,9 +3,9 @@
 //!
 //! Reads are answered from the newest view of the tree; writes go through the log, many at a time
 //! in a few lots at once. No client is in two of them, so that each session's stay in order. A small
-//! read between two writes
-//! that are on their way goes with them; a write behind another waits until that is answered. When
-//! a new view comes, its changes are told to whoever watches before anything is answered from it.
+//! read between two writes that are on their way goes with them; a write behind any other read
+//! waits until that is answered. When a new view comes, its changes are told to whoever watches
+//! before anything is answered from it.
 
 mod conn;
 mod lots;

@@ -268,9 +268,7 @@ impl Writer {
             return Ok(());
         }
         let mut batch = sled::Batch::default();
-        for (key, bytes) in records {
-            batch.insert(&key, bytes);
-        }
+        add(&mut batch, records);
         self.log.apply_batch(batch).map_err(to_io)
     }
 
@@ -293,9 +291,7 @@ impl Writer {
             }
             put_frame(frame, &mut records, &mut frames);
         }
-        for (key, bytes) in records {
-            batch.insert(&key, bytes);
-        }
+        add(&mut batch, records);
         self.log.apply_batch(batch).map_err(to_io)?;
         self.frames.extend(frames);
         Ok(())
@@ -349,6 +345,12 @@ impl Writer {
 
 /// Key and bytes of a part of a frame.
 type Record = ([u8; 10], sled::IVec);
+
+fn add(batch: &mut sled::Batch, records: Vec<Record>) {
+    for (key, bytes) in records {
+        batch.insert(&key, bytes);
+    }
+}
 
 /// Frames on their way into sled.
 #[derive(Default)]

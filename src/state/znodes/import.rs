@@ -92,6 +92,8 @@ impl ZkImport {
     /// Says that all rows have come; see [`ZkImportStep::Copied`].
     pub fn copied(&mut self, zxid: i64) {
         self.tree.zxid = zxid;
+        // Only rows name access lists by the source's keys.
+        self.acl_keys = OrdMap::new();
     }
 
     /// Adds rows; see [`ZkImportStep::Rows`].
@@ -317,7 +319,7 @@ impl Change<'_> {
                     let message = "the copy has no root: it is not whole".to_owned();
                     return Err(refuse(RejectedCode::Invalid, message));
                 }
-                import.tree.zxid = *zxid;
+                import.copied(*zxid);
                 if *fuzzy {
                     import.status.phase = CatchingUp;
                 } else {

@@ -27,7 +27,6 @@ impl Change<'_> {
             })?;
         }
         let mut copy = std::mem::replace(&mut import.tree, Tree::empty());
-        import.acl_keys = imbl::OrdMap::new();
         if copy.get(only).is_none() {
             return Err(Rejected::not_found("node in the source", only));
         }
