@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::{Raft, RaftMetrics, ServerState};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -52,6 +52,8 @@ pub(super) struct Core {
     pub(super) cluster_id: Arc<AtomicU64>,
     /// When a leader was last heard.
     pub(super) heard: Mutex<Instant>,
+    /// A line on which a leader spoke was cut.
+    pub(super) line_ended: Notify,
     pub(super) stopping: CancellationToken,
     pub(super) tasks: TaskTracker,
     pub(super) clock: SharedClock,

@@ -26,6 +26,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 pub mod state_machine;
+mod succession;
 mod transport;
 pub mod types;
 pub mod virtual_time;

@@ -16,6 +16,7 @@ use super::channels::{CLUSTER, NOT_DONE, PASSED_ON, RETIRED, TO, number};
 use super::core::Core;
 use super::peers::{Answer, Call, CallError, JoinCall};
 use super::snapshot_store::{SnapshotData, SnapshotWriter};
+use super::succession::LeaderLine;
 use super::types::{SnapshotMeta, TypeConfig, Vote};
 use crate::limits::RPC_MESSAGE_BYTES_MAX;
 use crate::model::server::Server;
@@ -109,18 +110,23 @@ impl Raft for Door {
         request: Request<Streaming<RaftBytes>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
         self.check(&request)?;
-        let core = self.0.clone();
-        let input = request.into_inner().filter_map(move |message| {
-            // The connection's end is the stream's; what can't be read is its end too.
-            let rpc = message.and_then(|bytes| unpack(&bytes));
-            core.hear();
-            async move { Some(rpc) }
+        let line = LeaderLine::new(self.0.clone());
+        let messages = (request.into_inner(), line);
+        let input = futures::stream::unfold(messages, |(mut messages, mut line)| async {
+            match messages.message().await {
+                Ok(Some(bytes)) => {
+                    line.hear();
+                    // What can't be read is the stream's end too.
+                    unpack(&bytes).ok().map(|rpc| (rpc, (messages, line)))
+                }
+                Ok(None) => {
+                    line.end();
+                    None
+                }
+                Err(_) => None,
+            }
         });
-        let input = input.take_while(|rpc| {
-            let fine = rpc.is_ok();
-            async move { fine }
-        });
-        let input = input.filter_map(|rpc| async { rpc.ok() });
+        let input = Box::pin(input);
         let answers = self.0.raft.stream_append(input).map(|answer| match answer {
             Ok(result) => pack(&result),
             Err(error) => Err(fatal(error)),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use openraft::network::NetSnapshot;
 use openraft::{Raft, RaftNetworkFactory};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,7 +28,7 @@ use super::snapshot_store::{SnapshotData, SnapshotStore};
 use super::state_machine::{StateMachine, Surroundings};
 use super::transport::Transport;
 use super::types::{Member, TypeConfig};
-use super::{keeper, proposer, reader};
+use super::{keeper, proposer, reader, succession};
 use crate::clock::SharedClock;
 use crate::limits::{PROPOSALS_BYTES_MAX, PROPOSALS_MAX, READS_MAX};
 use crate::model::server::Server;
@@ -168,6 +168,7 @@ impl Consensus {
             identity: Mutex::new(parts.identity),
             cluster_id: parts.cluster_id,
             heard: Mutex::new(Instant::now()),
+            line_ended: Notify::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             clock,
@@ -179,6 +180,7 @@ impl Consensus {
         core.tasks.spawn(keeper::follow_raft(core.clone(), publish_leadership));
         core.tasks.spawn(proposer::run(core.clone(), proposed));
         core.tasks.spawn(reader::run(core.clone(), reading));
+        core.tasks.spawn(succession::run(core.clone()));
         core.tasks.spawn(keeper::compact(core.clone()));
         core.tasks.spawn(keeper::checksum(core.clone(), checkpoints_made, publish_checksum));
         core.tasks.spawn(keeper::compare_checksums(core.clone()));

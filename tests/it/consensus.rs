@@ -326,3 +326,35 @@ async fn a_directory_serves_one_process_at_a_time() {
     first.shutdown().await;
     open(dir.path(), "s1", &[], fast()).await.shutdown().await;
 }
+
+#[test]
+fn a_leader_whose_process_ends_is_replaced_at_once() {
+    // So that no lease runs out while the test lasts.
+    let lease = Duration::from_secs(600);
+    let patient = Tuning { election_min: lease, election_max: lease * 2, ..fast() };
+    // Each on a runtime of its own: with it end its connections, as with a process.
+    let mut runtimes: Vec<_> = (0..3).map(|_| tokio::runtime::Runtime::new().unwrap()).collect();
+    let dirs: Vec<TempDir> = (0..3).map(|_| TempDir::new().unwrap()).collect();
+    let mut servers: Vec<TestServer> = Vec::new();
+    for (number, runtime) in runtimes.iter().enumerate() {
+        let join: Vec<_> = servers.iter().map(|server| server.addr.clone()).take(1).collect();
+        let (dir, name) = (dirs[number].path(), format!("s{}", number + 1));
+        servers.push(runtime.block_on(open(dir, &name, &join, patient.clone())));
+    }
+    let put = |runtime: &tokio::runtime::Runtime, server: &TestServer, key: &str| {
+        runtime.block_on(server.put(key, "v")).unwrap();
+    };
+    runtimes[1].block_on(eventually("three voters", async || {
+        let roles = servers[1].roles().await;
+        roles.iter().filter(|(_, role)| *role != "learner").count() == 3
+    }));
+    put(&runtimes[1], &servers[1], "before");
+    assert!(servers[0].leads());
+    drop(servers.remove(0));
+    runtimes.remove(0).shutdown_background();
+    runtimes[0]
+        .block_on(eventually("another leads", async || servers.iter().any(TestServer::leads)));
+    put(&runtimes[1], &servers[1], "after");
+    assert_eq!(runtimes[0].block_on(servers[0].get("before")).as_deref(), Some("v"));
+    assert_eq!(runtimes[0].block_on(servers[0].get("after")).as_deref(), Some("v"));
+}
