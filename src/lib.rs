@@ -17,6 +17,8 @@ pub mod marathon;
 
 // Machinery: clocks, disks, sockets.
 pub mod clock;
+pub mod net;
+pub mod ground;
 pub mod rpc;
 pub mod archive;
 pub mod observe;

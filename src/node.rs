@@ -3,17 +3,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 
 use crate::agent;
 use crate::api;
-use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Process, ServerPart};
-use crate::consensus::{self, Consensus};
+use crate::consensus::{self, Consensus, Storage};
+use crate::ground::Ground;
 use crate::migrate;
+use crate::net::{self, Listener};
 use crate::observe::metrics::{self, Metrics};
 use crate::server;
 use crate::zookeeper::endpoint as zookeeper;
@@ -88,16 +87,15 @@ async fn run_parts(
     stop: CancellationToken,
     started: impl FnOnce(),
 ) -> Result<(), NodeError> {
-    let clock = SystemClock::shared();
+    let ground = Ground::machine();
     let metrics = Metrics::new()?;
     let server = match process.server {
-        Some(part) => Some(Server::start(part, clock.clone(), metrics, &stop).await?),
+        Some(part) => Some(Server::start(part, ground.clone(), metrics, &stop).await?),
         None => None,
     };
     let agent_stop = CancellationToken::new();
-    let mut agent = process
-        .agent
-        .map(|config| tokio::spawn(agent::run(config, clock.clone(), agent_stop.clone())));
+    let mut agent =
+        process.agent.map(|config| tokio::spawn(agent::run(config, ground, agent_stop.clone())));
     started();
 
     let ended = tokio::select! {
@@ -136,7 +134,8 @@ async fn wait_server(server: Option<&Server>) -> NodeError {
 }
 
 /// A running server.
-struct Server {
+#[derive(Debug)]
+pub struct Server {
     consensus: Consensus,
     /// Ends planners and the agents' lines.
     planners: CancellationToken,
@@ -148,15 +147,33 @@ struct Server {
 impl Server {
     async fn start(
         part: ServerPart,
-        clock: SharedClock,
+        ground: Ground,
         metrics: Metrics,
         stop: &CancellationToken,
     ) -> Result<Self, NodeError> {
         // Ports first: a server that can't be reached must not touch the log.
-        let rpc = listen("servers and agents", "rpc-addr", part.rpc_addr).await?;
-        let api = listen("REST", "api-addr", part.api_addr).await?;
+        let doors = Doors::open(&part, &ground).await?;
+        let (dir, new_id) = (&part.consensus.data_dir, ground.clock.random());
+        let storage = Storage::open(dir, new_id, metrics.clone()).await?;
+        Self::start_on(storage, doors, part, ground, metrics, stop).await
+    }
+
+    /// Starts a server on what `storage` holds; it is done once the server is a member of its
+    /// cluster, or `stop` is cancelled.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub async fn start_on(
+        storage: Storage,
+        Doors { rpc, api }: Doors,
+        part: ServerPart,
+        ground: Ground,
+        metrics: Metrics,
+        stop: &CancellationToken,
+    ) -> Result<Self, NodeError> {
+        let clock = ground.clock.clone();
         let (consensus, services) =
-            Consensus::open(part.consensus, clock.clone(), metrics.clone()).await?;
+            Consensus::open_on(storage, part.consensus, ground, metrics.clone()).await?;
         let planners = CancellationToken::new();
         let doors = CancellationToken::new();
         let (handle, agents) = server::start(
@@ -188,11 +205,7 @@ impl Server {
             .add_service(services.cluster)
             .add_service(agents)
             .add_service(zookeeper)
-            .serve_with_incoming_shutdown(
-                // Small messages go out at once: waiting for more would cost 40 ms each.
-                TcpIncoming::from(rpc).with_nodelay(Some(true)),
-                doors.clone().cancelled_owned(),
-            );
+            .serve_with_incoming_shutdown(net::incoming(rpc), doors.clone().cancelled_owned());
         let grpc = tokio::spawn(async move {
             if let Err(error) = grpc.await {
                 tracing::error!("the gRPC listener failed: {error}");
@@ -215,7 +228,13 @@ impl Server {
         Ok(server)
     }
 
-    async fn stop(self, orderly: bool) {
+    /// The door to the cluster's state.
+    pub fn consensus(&self) -> &Consensus {
+        &self.consensus
+    }
+
+    /// Stops; in order, leadership is handed over first.
+    pub async fn stop(self, orderly: bool) {
         match orderly {
             // Agents are told who leads now when leadership is handed over.
             true => self.consensus.shutdown().await,
@@ -233,10 +252,31 @@ impl Server {
     }
 }
 
+/// Where a server is reached.
+#[derive(Debug)]
+pub struct Doors {
+    rpc: Listener,
+    api: Listener,
+}
+
+impl Doors {
+    /// Opens them where `part` says.
+    ///
+    /// # Errors
+    /// If a port is taken or not allowed.
+    pub async fn open(part: &ServerPart, ground: &Ground) -> Result<Self, NodeError> {
+        let rpc = listen(ground, "servers and agents", "rpc-addr", part.rpc_addr).await?;
+        let api = listen(ground, "REST", "api-addr", part.api_addr).await?;
+        Ok(Self { rpc, api })
+    }
+}
+
 async fn listen(
+    ground: &Ground,
     what: &'static str,
     flag: &'static str,
     addr: SocketAddr,
-) -> Result<TcpListener, NodeError> {
-    TcpListener::bind(addr).await.map_err(|source| NodeError::Listen { what, flag, addr, source })
+) -> Result<Listener, NodeError> {
+    let listener = ground.net.listen(addr).await;
+    listener.map_err(|source| NodeError::Listen { what, flag, addr, source })
 }

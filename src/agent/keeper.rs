@@ -25,6 +25,7 @@ use super::store::{self, Store};
 use super::view::View;
 use super::warden::Warden;
 use crate::clock::SharedClock;
+use crate::ground::{Ground, Offload};
 use crate::limits::{AGENT_QUEUE_MAX, AGENT_STARTS_AT_ONCE};
 use crate::model::allocation::Assignment;
 use crate::model::job::TaskSpec;
@@ -86,11 +87,11 @@ pub(super) enum Event {
 /// If the data directory can't be used, or the engine was asked for and does not answer.
 pub async fn run(
     config: Config,
-    clock: SharedClock,
+    ground: Ground,
     stop: CancellationToken,
 ) -> Result<(), AgentError> {
     let runtimes = Runtimes::first(&config).await?;
-    run_with(config, clock, stop, runtimes).await
+    run_with(config, ground, stop, runtimes).await
 }
 
 /// The runtimes that an agent begins with.
@@ -135,10 +136,11 @@ impl Runtimes {
 /// [`run`] with given runtimes.
 pub(super) async fn run_with(
     config: Config,
-    clock: SharedClock,
+    ground: Ground,
     stop: CancellationToken,
     runtimes: Runtimes,
 ) -> Result<(), AgentError> {
+    let clock = ground.clock.clone();
     facts::check(&config)?;
     let store = Arc::new(Store::open(&config.data_dir)?);
     let identity = store.identity(|| clock.random())?;
@@ -177,7 +179,7 @@ pub(super) async fn run_with(
         &config,
         identity,
         store.clone(),
-        clock.clone(),
+        ground.clone(),
         spec_watch,
         events.clone(),
         from_keeper,
@@ -186,6 +188,7 @@ pub(super) async fn run_with(
 
     let keeper = Keeper {
         clock,
+        offload: ground.offload,
         converge,
         store,
         owner,
@@ -228,6 +231,7 @@ async fn until(down: CancellationToken, work: impl Future<Output = ()>) {
 struct Keeper {
     config: Config,
     clock: SharedClock,
+    offload: Offload,
     converge: Converge,
     store: Arc<Store>,
     owner: watch::Sender<Option<Owner>>,
@@ -721,9 +725,9 @@ impl Keeper {
             return;
         }
         self.saving = true;
-        let events = self.events.clone();
+        let (events, offload) = (self.events.clone(), self.offload);
         self.jobs.spawn(async move {
-            let _ = events.send(Event::Saved(write(changes).await)).await;
+            let _ = events.send(Event::Saved(write(offload, changes).await)).await;
         });
     }
 
@@ -747,7 +751,7 @@ impl Keeper {
 
     async fn save_now(&mut self) {
         let changes = self.changes();
-        if let Some(first) = write(changes).await.first() {
+        if let Some(first) = write(self.offload, changes).await.first() {
             tracing::error!(error = %first.error, "the agent's data directory can't be written");
         }
     }
@@ -765,10 +769,10 @@ impl Keeper {
     }
 }
 
-/// Writes on a thread that may block; what could not be written.
-async fn write(changes: Vec<store::Change>) -> Vec<store::Unsaved> {
+/// Writes, as long as it takes; what could not be written.
+async fn write(offload: Offload, changes: Vec<store::Change>) -> Vec<store::Unsaved> {
     let ids: Vec<_> = changes.iter().map(|change| change.id).collect();
-    match tokio::task::spawn_blocking(move || store::save_allocs(changes)).await {
+    match offload.run(move || store::save_allocs(changes)).await {
         Ok(unsaved) => unsaved,
         Err(error) => {
             let unsaved = |id| store::Unsaved { id, error: error.to_string() };

@@ -20,6 +20,7 @@ use super::outbox::Outbox;
 use super::store::{Identity, Store};
 use super::{facts, sessions};
 use crate::clock::SharedClock;
+use crate::ground::Ground;
 use crate::limits::{
     AGENT_QUEUE_MAX, AGENT_SERVERS_MAX, AGENT_SESSIONS_MAX, RPC_MESSAGE_BYTES_MAX,
 };
@@ -27,6 +28,7 @@ use crate::model::allocation::{AllocReport, Assignment};
 use crate::model::name::{AllocId, NodeName};
 use crate::model::node::NodeSpec;
 use crate::model::time::Millis;
+use crate::net::{self, SharedNet};
 use crate::rpc;
 use crate::rpc::v1::agents_client::AgentsClient;
 use crate::rpc::v1::{
@@ -128,6 +130,7 @@ impl From<Status> for End {
 pub(super) struct Link {
     name: NodeName,
     clock: SharedClock,
+    net: SharedNet,
     store: Arc<Store>,
     identity: Identity,
     /// Those of the settings; they are tried for ever, whatever servers say.
@@ -153,14 +156,15 @@ impl Link {
         config: &Config,
         identity: Identity,
         store: Arc<Store>,
-        clock: SharedClock,
+        ground: Ground,
         spec: watch::Receiver<NodeSpec>,
         events: mpsc::Sender<Event>,
         from_keeper: mpsc::Receiver<ToLink>,
     ) -> Self {
         Self {
             name: config.name.clone(),
-            clock,
+            clock: ground.clock,
+            net: ground.net,
             usage: facts::Usage::new(store.dir()),
             store,
             identity,
@@ -283,8 +287,8 @@ impl Link {
 
     /// One line to one server, from connecting to its end.
     async fn line(&mut self, address: &str) -> End {
-        let connect = connect(address);
-        let channel = match self.meanwhile(CONNECT_LIMIT, connect).await {
+        let net = self.net.clone();
+        let channel = match self.meanwhile(CONNECT_LIMIT, connect(&net, address)).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(why)) | Err(why) => return End::Broken(why),
         };
@@ -383,12 +387,12 @@ impl Link {
     }
 }
 
-async fn connect(address: &str) -> Result<Channel, String> {
+async fn connect(net: &SharedNet, address: &str) -> Result<Channel, String> {
     let text =
         if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
     let endpoint = Endpoint::from_shared(text).map_err(|error| format!("{address}: {error}"))?;
-    let endpoint = endpoint.connect_timeout(CONNECT_LIMIT).tcp_nodelay(true);
-    endpoint.connect().await.map_err(|error| match std::error::Error::source(&error) {
+    let endpoint = endpoint.connect_timeout(CONNECT_LIMIT);
+    net::connected(net, &endpoint).await.map_err(|error| match std::error::Error::source(&error) {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
     })

@@ -47,7 +47,7 @@ pub(super) async fn list_allocations(
         all: query.all,
     };
     let view = context.view(query.consistency).await?;
-    blocking(move || {
+    blocking(&context, move || {
         let state = &view.state;
         if let (Some(project), Some(name)) = (&filter.project, &filter.job) {
             let id = JobId { project: project.clone(), name: name.clone() };

@@ -119,9 +119,12 @@ impl<T: Serialize> IntoResponse for Indexed<T> {
 
 /// Runs what takes long on a thread of its own, so that it holds up no other request.
 pub(super) async fn blocking<T: Send + 'static>(
+    context: &Context,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Problem> {
-    tokio::task::spawn_blocking(work)
+    let offload = context.consensus.ground().offload;
+    offload
+        .run(work)
         .await
         .map_err(|_| Problem::internal("the request failed within the server; see its log"))
 }

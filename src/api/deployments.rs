@@ -40,7 +40,7 @@ pub(super) async fn list_deployments(
     };
     let view = context.view(query.consistency).await?;
     let now = context.clock.now();
-    blocking(move || {
+    blocking(&context, move || {
         let state = &view.state;
         if let (Some(project), Some(name)) = (&only, &job) {
             let id = JobId { project: project.clone(), name: name.clone() };
@@ -80,7 +80,7 @@ async fn shown(
 ) -> Result<Indexed<DeploymentRow>, Problem> {
     let view = context.view(consistency).await?;
     let now = context.clock.now();
-    blocking(move || {
+    blocking(&context, move || {
         let known =
             view.state.deployment(id).ok_or_else(|| Problem::not_found("deployment", id))?;
         Ok(Indexed(view.applied_index, deployment::row(&view.state, now, known)))

@@ -29,7 +29,7 @@ pub(super) async fn list_jobs(
     let only = query.project.as_deref().map(|text| project(Some(text))).transpose()?;
     let ask: page::Ask<JobId> = page::ask(query.limit, query.cursor.as_deref())?;
     let view = context.view(query.consistency).await?;
-    blocking(move || {
+    blocking(&context, move || {
         let rows = view
             .state
             .jobs_after(ask.after.as_ref())
@@ -54,7 +54,7 @@ pub(super) async fn read_job(
     let id = JobId { project: project(query.project.as_deref())?, name };
     let view = context.view(query.consistency).await?;
     let now = context.clock.now();
-    blocking(move || {
+    blocking(&context, move || {
         let known = view.state.job(&id).ok_or_else(|| Problem::not_found("job", &id))?;
         Ok(Indexed(view.applied_index, job::status(&view.state, now, &id, known)))
     })

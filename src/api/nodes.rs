@@ -29,7 +29,7 @@ pub(super) async fn list_nodes(
     let view = context.view(query.consistency).await?;
     let usage = context.agents.usage(None).await.unwrap_or_default();
     let now = context.clock.now();
-    blocking(move || {
+    blocking(&context, move || {
         let rows = view
             .state
             .nodes()

@@ -36,7 +36,7 @@ pub(super) async fn plan_jobs(
     let specs = file.jobs(&project(query.project.as_deref())?)?;
     let view = context.view(query.consistency).await?;
     let now = context.clock.now();
-    blocking(move || {
+    blocking(&context, move || {
         let mut copy = Copy { state: (*view.state).clone(), now };
         let jobs = specs.into_iter().map(|spec| copy.plan_job(spec)).collect::<Result<_, _>>()?;
         Ok(Indexed(view.applied_index, PlanReply { jobs }))

@@ -36,7 +36,7 @@ pub(super) async fn rebalance(
     }
     let view = context.view(ConsistencyChoice::Linearizable).await?;
     let (now, mut index) = (context.clock.now(), view.applied_index);
-    let proposals = blocking(move || propose(&view.state, now, most)).await?;
+    let proposals = blocking(&context, move || propose(&view.state, now, most)).await?;
     if !ask.dry_run && !proposals.is_empty() {
         let moves = proposals.iter().map(Into::into).collect();
         index = context.propose(key, Command::MoveAllocs { moves }).await?.index;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -14,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::context::Context;
 use super::router::router;
 use crate::limits::{API_CONNECTIONS_MAX, API_HEAD_WAIT_MS};
+use crate::net::{Connection, Listener};
 
 /// How long open requests have to end when the server stops.
 const STOP_GRACE: Duration = Duration::from_millis(1500);
@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// Serves until `context.stop`, then gives open requests a moment to end.
-pub async fn serve(listener: TcpListener, context: Context) {
+pub async fn serve(mut listener: Listener, context: Context) {
     let stop = context.stop.clone();
     let service = TowerToHyperService::new(router(context));
     let room = Arc::new(Semaphore::new(API_CONNECTIONS_MAX));
@@ -45,7 +45,6 @@ pub async fn serve(listener: TcpListener, context: Context) {
                 }
             },
         };
-        prepare(&stream);
         let (service, stop) = (service.clone(), stop.clone());
         connections.spawn(async move {
             carry(stream, service, stop).await;
@@ -58,16 +57,8 @@ pub async fn serve(listener: TcpListener, context: Context) {
     }
 }
 
-fn prepare(stream: &TcpStream) {
-    // Both only make things better; a connection without them still works.
-    let _ = stream.set_nodelay(true);
-    let _ = rustix::net::sockopt::set_socket_keepalive(stream, true);
-    let _ = rustix::net::sockopt::set_tcp_keepidle(stream, KEEP_ALIVE);
-    let _ = rustix::net::sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE);
-}
-
 async fn carry(
-    stream: TcpStream,
+    stream: Connection,
     service: TowerToHyperService<axum::Router>,
     stop: CancellationToken,
 ) {

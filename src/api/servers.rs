@@ -102,7 +102,7 @@ pub(super) async fn read_checksum(
 ) -> Result<Json<ChecksumReply>, Problem> {
     let server = context.consensus.me().name.to_string();
     let view = context.consensus.read(Consistency::Stale).await?;
-    blocking(move || {
+    blocking(&context, move || {
         let checksum = format!("{:016x}", view.state.checksum());
         Json(ChecksumReply { server, applied_index: view.applied_index, checksum })
     })

@@ -46,7 +46,8 @@ pub(super) async fn read_metrics(
     State(context): State<Context>,
     Params(NoParams {}): Params<NoParams>,
 ) -> Result<Response, Problem> {
-    let text = blocking(move || {
+    let shared = context.clone();
+    let text = blocking(&shared, move || {
         let state = context.consensus.views().borrow().state.clone();
         refresh(&context, &state);
         context.metrics.render()

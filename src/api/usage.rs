@@ -40,7 +40,7 @@ pub(super) async fn read_usage(
         Problem::unavailable("no_leader", "no leader says what is used now; try again")
     })?;
     let now = context.clock.now();
-    blocking(move || {
+    blocking(&context, move || {
         let wanted = |id: &JobId| {
             of.as_ref().is_none_or(|of| id.project == *of)
                 && job.as_ref().is_none_or(|job| id.name == *job)

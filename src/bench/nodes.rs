@@ -18,8 +18,8 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
 
 use super::figures::{Row, distribution, figure, resident_mib};
-use crate::clock::SystemClock;
 use crate::consensus::{self, Consensus, OpenError, StartError, Tuning};
+use crate::ground::Ground;
 use crate::limits::{AGENT_QUEUE_MAX, RPC_MESSAGE_BYTES_MAX};
 use crate::model::allocation::{AllocReport, AllocStatus, Assignment, Health};
 use crate::model::job::{JobKind, JobSpec, Placement, TaskRuntime, TaskSpec};
@@ -196,8 +196,9 @@ impl Bench {
             join: Vec::new(),
             tuning: Tuning::default(),
         };
-        let (clock, metrics) = (SystemClock::shared(), Metrics::new().map_err(setup)?);
-        let (consensus, services) = Consensus::open(config, clock.clone(), metrics.clone()).await?;
+        let (ground, metrics) = (Ground::machine(), Metrics::new().map_err(setup)?);
+        let clock = ground.clock.clone();
+        let (consensus, services) = Consensus::open(config, ground, metrics.clone()).await?;
         let stop = CancellationToken::new();
         let config = server::Config {
             node_timeout: options.node_timeout,

@@ -14,8 +14,8 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use super::Spread;
-use crate::clock::SystemClock;
 use crate::consensus::{Config, Consensus, OpenError, ProposeError, StartError, Tuning};
+use crate::ground::Ground;
 use crate::model::variable::{VariablePath, VariablePathError};
 use crate::observe::metrics::Metrics;
 use crate::state::{Command, Request};
@@ -228,8 +228,7 @@ impl Cluster {
                 tuning: Tuning::default(),
             };
             let metrics = Metrics::new().map_err(|error| setup(&error))?;
-            let (consensus, services) =
-                Consensus::open(config, SystemClock::shared(), metrics).await?;
+            let (consensus, services) = Consensus::open(config, Ground::machine(), metrics).await?;
             cluster.doors.push(tokio::spawn(async move {
                 let server =
                     Server::builder().add_service(services.raft).add_service(services.cluster);

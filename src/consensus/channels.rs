@@ -11,6 +11,7 @@ use tonic::{ConnectError, Request, Status};
 
 use super::peers::CallError;
 use crate::limits::RPC_MESSAGE_BYTES_MAX;
+use crate::net::{self, SharedNet};
 use crate::rpc::v1::cluster_client::ClusterClient;
 use crate::rpc::v1::raft_client::RaftClient;
 
@@ -41,13 +42,20 @@ pub(super) enum Line {
 }
 
 /// The connections of one server; clones are the same ones.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Channels(Arc<Mutex<BTreeMap<(String, Line), Channel>>>);
+#[derive(Debug, Clone)]
+pub(super) struct Channels {
+    net: SharedNet,
+    known: Arc<Mutex<BTreeMap<(String, Line), Channel>>>,
+}
 
 impl Channels {
+    pub(super) fn new(net: SharedNet) -> Self {
+        Self { net, known: Arc::default() }
+    }
+
     /// Connects when it is first used, and again whenever that is needed.
     fn channel(&self, addr: &str, line: Line) -> Result<Channel, CallError> {
-        let mut channels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut channels = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (addr.to_owned(), line);
         if let Some(channel) = channels.get(&key) {
             return Ok(channel.clone());
@@ -55,13 +63,12 @@ impl Channels {
         let endpoint = Endpoint::from_shared(format!("http://{addr}"))
             .map_err(|error| CallError::Refused(format!("{addr:?} is no address: {error}")))?
             .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES);
-        let channel = endpoint.connect_lazy();
+        let channel = net::channel(&self.net, &endpoint);
         channels.insert(key, channel.clone());
         Ok(channel)
     }

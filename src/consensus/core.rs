@@ -18,11 +18,10 @@ use super::log_disk::Identity;
 use super::peers::{Answer, Call, CallError, Peers, ZkAddrs};
 use super::proposer::Pending;
 use super::raft_log::RaftLog;
-use super::runtime::Offload;
 use super::snapshot_store::SnapshotStore;
 use super::state_machine::StateMachine;
 use super::types::{StoredMembership, TypeConfig};
-use crate::clock::SharedClock;
+use crate::ground::Ground;
 use crate::model::server::Server;
 use crate::model::time::{Millis, Timestamp};
 use crate::observe::metrics::Metrics;
@@ -56,11 +55,10 @@ pub(super) struct Core {
     pub(super) line_ended: Notify,
     pub(super) stopping: CancellationToken,
     pub(super) tasks: TaskTracker,
-    pub(super) clock: SharedClock,
+    pub(super) ground: Ground,
     /// Milliseconds by which this server's clock is behind the state's time; see `state_time`.
     pub(super) behind: AtomicU64,
     pub(super) metrics: Metrics,
-    pub(super) offload: Offload,
     /// Told to whoever asks for this server's state.
     pub(super) zk_addrs: OnceLock<ZkAddrs>,
 }
@@ -111,12 +109,12 @@ impl Core {
     /// The time of day, but never behind the state's, and always going on: a leader before this
     /// one may have had a clock that was ahead.
     pub(super) fn state_time(&self) -> Timestamp {
-        self.clock.now() + Millis(self.behind.load(Ordering::Relaxed))
+        self.ground.clock.now() + Millis(self.behind.load(Ordering::Relaxed))
     }
 
     /// Finds out how far this server's clock is behind the state's time, as it begins to lead.
     pub(super) fn take_over_time(&self) {
-        let behind = self.view().state.stamp().at.since(self.clock.now());
+        let behind = self.view().state.stamp().at.since(self.ground.clock.now());
         self.behind.store(behind.0, Ordering::Relaxed);
     }
 

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::core::Core;
 use super::peers::{Answer, Call, CallError, ZkAddrs};
 use super::proposer::Pending;
+use crate::ground::Ground;
 use crate::model::server::Server;
 use crate::model::time::Timestamp;
 use crate::state::{Rejected, RejectedCode, Reply, Request, State, codec};
@@ -207,6 +208,11 @@ impl Consensus {
         let _ = self.core.zk_addrs.set(addrs);
     }
 
+    /// What this server stands on.
+    pub fn ground(&self) -> &Ground {
+        &self.core.ground
+    }
+
     /// Of the cluster; 0 until this server knows.
     pub fn cluster_id(&self) -> u64 {
         self.core.identity().cluster_id
@@ -296,7 +302,7 @@ impl Consensus {
     pub async fn checksum_now(&self) -> std::io::Result<(u64, u64)> {
         let view = self.core.view();
         let (index, state) = (view.applied_index, view.state);
-        Ok((index, self.core.offload.run(move || state.checksum()).await?))
+        Ok((index, self.core.ground.offload.run(move || state.checksum()).await?))
     }
 
     /// The time that the state lives in: the time of day, unless a leader's clock was ahead of it.

@@ -232,7 +232,7 @@ impl Core {
 
     /// Gives a new cluster its id.
     pub(super) async fn found_cluster(&self) -> Result<(), CallError> {
-        self.write_one(Command::FoundCluster { cluster_id: self.clock.random() }).await?;
+        self.write_one(Command::FoundCluster { cluster_id: self.ground.clock.random() }).await?;
         let cluster_id = self.view().state.cluster_id();
         self.change_identity(|identity| identity.cluster_id = cluster_id).await;
         Ok(())
@@ -252,7 +252,7 @@ pub(super) async fn checksum(
             checkpoint = checkpoints.recv() => checkpoint,
         };
         let Some(Checkpoint { index, state }) = checkpoint else { return };
-        let Ok(checksum) = core.offload.run(move || state.checksum()).await else { return };
+        let Ok(checksum) = core.ground.offload.run(move || state.checksum()).await else { return };
         checksums.send_modify(|known| {
             if known.len() >= CHECKSUMS_KEPT {
                 known.pop_front();

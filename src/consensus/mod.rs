@@ -39,6 +39,6 @@ pub use self::handle::{
 pub use self::in_term::Decided;
 pub use self::peers::ZkAddrs;
 pub use self::raft_log::RaftLog;
-pub use self::runtime::{Offload, Runtime};
+pub use self::runtime::Runtime;
 pub use self::services::{Door, Services};
-pub use self::start::Parts;
+pub use self::start::Storage;

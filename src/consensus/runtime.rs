@@ -129,29 +129,3 @@ impl AsyncRuntime for Runtime {
         self.0.block_on(future)
     }
 }
-
-/// Where work goes that would hold up other tasks for long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Offload {
-    /// To a thread of its own.
-    #[default]
-    Threads,
-    /// Nowhere: a simulation has one thread, so that one seed decides everything.
-    Inline,
-}
-
-impl Offload {
-    /// Does it.
-    ///
-    /// # Errors
-    /// If it panics, or the process is stopping.
-    pub async fn run<T: Send + 'static>(
-        self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> std::io::Result<T> {
-        match self {
-            Self::Threads => tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other),
-            Self::Inline => Ok(work()),
-        }
-    }
-}

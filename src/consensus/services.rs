@@ -9,13 +9,12 @@ use openraft::errors::Fatal;
 use openraft::storage::Snapshot;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::channels::{CLUSTER, NOT_DONE, PASSED_ON, RETIRED, TO, number};
 use super::core::Core;
 use super::peers::{Answer, Call, CallError, JoinCall};
-use super::snapshot_store::{SnapshotData, SnapshotWriter};
+use super::snapshot_store::SnapshotData;
 use super::succession::LeaderLine;
 use super::types::{SnapshotMeta, TypeConfig, Vote};
 use crate::limits::RPC_MESSAGE_BYTES_MAX;
@@ -171,33 +170,25 @@ impl Door {
     ) -> Result<SnapshotData, Status> {
         let disk = |error: std::io::Error| Status::internal(error.to_string());
         let (snapshots, meta) = (self.0.snapshots.clone(), meta.clone());
-        let (queue, mut arrived) = mpsc::channel::<bytes::Bytes>(4);
-        let written = tokio::task::spawn_blocking(move || {
-            let mut writer: SnapshotWriter = snapshots.begin(&meta)?;
-            while let Some(bytes) = arrived.blocking_recv() {
-                writer.write_all(&bytes)?;
-            }
-            Ok::<_, std::io::Error>(writer)
-        });
+        let offload = self.0.ground.offload;
+        let begun = offload.run(move || snapshots.begin(&meta)).await;
+        let mut writer = begun.and_then(|begun| begun).map_err(disk)?;
         let (mut length, mut expected) = (0, None);
         while expected.is_none() {
             let Some(piece) = pieces.message().await? else { break };
             self.0.hear();
             length += piece.data.len() as u64;
             expected = piece.length;
-            if !piece.data.is_empty() && queue.send(piece.data).await.is_err() {
-                // The writer says why.
-                break;
+            if !piece.data.is_empty() {
+                let written = offload.run(move || writer.write_all(&piece.data).map(|()| writer));
+                writer = written.await.and_then(|written| written).map_err(disk)?;
             }
         }
-        drop(queue);
-        let writer = written.await.map_err(|error| disk(std::io::Error::other(error)))?;
-        let writer = writer.map_err(disk)?;
         if expected != Some(length) {
             return Err(incomplete("its end is missing"));
         }
-        let finished = tokio::task::spawn_blocking(move || writer.finish()).await;
-        finished.map_err(|error| disk(std::io::Error::other(error)))?.map_err(disk)
+        let finished = offload.run(move || writer.finish()).await;
+        finished.and_then(|finished| finished).map_err(disk)
     }
 }
 

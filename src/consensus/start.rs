@@ -1,12 +1,12 @@
 //! Opening the room, taking part in the cluster, and leaving it in order.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use openraft::network::NetSnapshot;
-use openraft::{Raft, RaftNetworkFactory};
+use openraft::Raft;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,16 +20,15 @@ use super::grpc_peers::GrpcPeers;
 use super::handle::{Consensus, Leadership, View};
 use super::log_disk::{Identity, Loaded, LogDisk};
 use super::log_store::{LogOpenError, LogStore};
-use super::peers::{Answer, Call, CallError, Peers};
+use super::peers::{Answer, Call, CallError};
 use super::raft_log::RaftLog;
-use super::runtime::Offload;
 use super::services::Services;
-use super::snapshot_store::{SnapshotData, SnapshotStore};
+use super::snapshot_store::SnapshotStore;
 use super::state_machine::{StateMachine, Surroundings};
 use super::transport::Transport;
-use super::types::{Member, TypeConfig};
+use super::types::Member;
 use super::{keeper, proposer, reader, succession};
-use crate::clock::SharedClock;
+use crate::ground::Ground;
 use crate::limits::{PROPOSALS_BYTES_MAX, PROPOSALS_MAX, READS_MAX};
 use crate::model::server::Server;
 use crate::observe::metrics::Metrics;
@@ -42,8 +41,8 @@ const JOIN_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Tasks that don't end by then are left behind.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a server stands on: disks and network in life, simulated ones in simulation.
-pub struct Parts<N> {
+/// Where a server keeps what must outlive it: disks in life, simulated ones in simulation.
+pub struct Storage {
     /// Where the log is kept.
     pub disk: Box<dyn LogDisk>,
     /// What it held.
@@ -52,14 +51,30 @@ pub struct Parts<N> {
     pub identity: Identity,
     /// Where snapshots are kept.
     pub directory: Arc<dyn Directory>,
-    /// The way for Raft's messages.
-    pub network: N,
-    /// The way for questions.
-    pub peers: Arc<dyn Peers>,
-    /// The cluster's id, for the network to send along.
-    pub cluster_id: Arc<AtomicU64>,
-    /// Where long work goes.
-    pub offload: Offload,
+}
+
+impl Storage {
+    /// Opens a data directory, which gets `new_id` if it is empty.
+    ///
+    /// # Errors
+    /// If it is in use, damaged or not to be read.
+    pub async fn open(data_dir: &Path, new_id: u64, metrics: Metrics) -> Result<Self, OpenError> {
+        let (log_dir, snapshot_dir) = (data_dir.join("raft"), data_dir.join("snapshots"));
+        let opened = tokio::task::spawn_blocking(move || {
+            let opened = LogStore::open(&log_dir, new_id, metrics)?;
+            let directory = OsDirectory::open(&snapshot_dir)
+                .map_err(|error| LogOpenError::Io { dir: snapshot_dir, error })?;
+            Ok::<_, LogOpenError>((opened, directory))
+        });
+        let opened = opened.await.map_err(|error| OpenError::State(error.to_string()))?;
+        let (opened, directory) = opened?;
+        Ok(Self {
+            disk: Box::new(opened.store),
+            loaded: opened.loaded,
+            identity: opened.identity,
+            directory: Arc::new(directory),
+        })
+    }
 }
 
 impl Consensus {
@@ -70,58 +85,36 @@ impl Consensus {
     /// See [`OpenError`].
     pub async fn open(
         config: Config,
-        clock: SharedClock,
+        ground: Ground,
         metrics: Metrics,
     ) -> Result<(Self, Services), OpenError> {
-        let (new_id, log_dir) = (clock.random(), config.data_dir.join("raft"));
-        let (snapshot_dir, log_metrics) = (config.data_dir.join("snapshots"), metrics.clone());
-        let failed = |error: &dyn std::fmt::Display| OpenError::State(error.to_string());
-        let opened = tokio::task::spawn_blocking(move || {
-            let opened = LogStore::open(&log_dir, new_id, log_metrics)?;
-            let directory = OsDirectory::open(&snapshot_dir)
-                .map_err(|error| LogOpenError::Io { dir: snapshot_dir, error })?;
-            Ok::<_, LogOpenError>((opened, directory))
-        });
-        let (opened, directory) = opened.await.map_err(|error| failed(&error))??;
-        let cluster_id = Arc::new(AtomicU64::new(opened.identity.cluster_id));
-        let channels = Channels::default();
-        let peers = GrpcPeers { channels: channels.clone(), cluster_id: cluster_id.clone() };
-        let parts = Parts {
-            disk: Box::new(opened.store),
-            loaded: opened.loaded,
-            identity: opened.identity,
-            directory: Arc::new(directory),
-            network: Transport { channels, cluster_id: cluster_id.clone() },
-            peers: Arc::new(peers),
-            cluster_id,
-            offload: Offload::Threads,
-        };
-        let consensus = Self::open_on(parts, config, clock, metrics).await?;
-        let services = Services::new(consensus.core().clone());
-        Ok((consensus, services))
+        let new_id = ground.clock.random();
+        let storage = Storage::open(&config.data_dir, new_id, metrics.clone()).await?;
+        Self::open_on(storage, config, ground, metrics).await
     }
 
-    /// Opens a server on these parts.
+    /// Opens a server on what `storage` holds.
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub async fn open_on<N>(
-        parts: Parts<N>,
+    pub async fn open_on(
+        storage: Storage,
         config: Config,
-        clock: SharedClock,
+        ground: Ground,
         metrics: Metrics,
-    ) -> Result<Self, OpenError>
-    where
-        N: RaftNetworkFactory<TypeConfig>,
-        N::Network: NetSnapshot<TypeConfig, SnapshotData = SnapshotData>,
-    {
+    ) -> Result<(Self, Services), OpenError> {
+        let cluster_id = Arc::new(AtomicU64::new(storage.identity.cluster_id));
+        let channels = Channels::new(ground.net.clone());
+        let peers = GrpcPeers { channels: channels.clone(), cluster_id: cluster_id.clone() };
+        let offload = ground.offload;
+        let network = Transport { channels, cluster_id: cluster_id.clone(), offload };
         let raft_config = Arc::new(config.tuning.raft(&config.name)?);
         let failed = |error: &dyn std::fmt::Display| OpenError::State(error.to_string());
-        let directory = parts.directory.clone();
-        let snapshots = parts.offload.run(move || SnapshotStore::open(directory)).await;
+        let directory = storage.directory;
+        let snapshots = offload.run(move || SnapshotStore::open(directory)).await;
         let snapshots =
             snapshots.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
-        let log = RaftLog::new(parts.disk, parts.loaded);
+        let log = RaftLog::new(storage.disk, storage.loaded);
         let empty = View { state: Arc::new(State::default()), applied_index: 0 };
         let (publish_view, views) = watch::channel(empty);
         let (publish_leadership, leadership) = watch::channel(Leadership::default());
@@ -131,14 +124,14 @@ impl Consensus {
         let (readers, reading) = mpsc::channel(READS_MAX);
         let state_machine = StateMachine::new(Surroundings {
             snapshots: snapshots.clone(),
-            offload: parts.offload,
+            offload,
             views: publish_view,
             checkpoints,
             checkpoint_every: config.tuning.checkpoint_every.max(1),
             metrics: metrics.clone(),
         });
-        let id = parts.identity.server_id;
-        let raft = Raft::new(id, raft_config, parts.network, log.clone(), state_machine).await;
+        let id = storage.identity.server_id;
+        let raft = Raft::new(id, raft_config, network, log.clone(), state_machine).await;
         let raft = match raft {
             Ok(raft) => raft,
             Err(error) => {
@@ -160,21 +153,20 @@ impl Consensus {
             views,
             leadership,
             checksums,
-            peers: parts.peers,
+            peers: Arc::new(peers),
             proposals,
             proposal_bytes: Arc::new(Semaphore::new(PROPOSALS_BYTES_MAX)),
             readers,
             fatal: watch::Sender::new(None),
-            identity: Mutex::new(parts.identity),
-            cluster_id: parts.cluster_id,
+            identity: Mutex::new(storage.identity),
+            cluster_id: cluster_id,
             heard: Mutex::new(Instant::now()),
             line_ended: Notify::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            clock,
+            ground,
             behind: AtomicU64::new(0),
             metrics,
-            offload: parts.offload,
             zk_addrs: OnceLock::new(),
         });
         core.tasks.spawn(keeper::follow_raft(core.clone(), publish_leadership));
@@ -184,7 +176,8 @@ impl Consensus {
         core.tasks.spawn(keeper::compact(core.clone()));
         core.tasks.spawn(keeper::checksum(core.clone(), checkpoints_made, publish_checksum));
         core.tasks.spawn(keeper::compare_checksums(core.clone()));
-        Ok(Self::of(core))
+        let services = Services::new(core.clone());
+        Ok((Self::of(core), services))
     }
 
     /// Takes part in the cluster: an empty directory founds one, or joins one, and waits until

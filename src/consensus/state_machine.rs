@@ -12,9 +12,9 @@ use openraft::storage::{
 use tokio::sync::{mpsc, watch};
 
 use super::handle::View;
-use super::runtime::Offload;
 use super::snapshot_store::{SnapshotData, SnapshotStore};
 use super::types::{Batch, LogId, Payload, Replies, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::ground::Offload;
 use crate::observe::metrics::Metrics;
 use crate::state::{Stamp, State, codec};
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use openraft::base::{BoxFuture, BoxStream, OptionalSend};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -18,15 +17,14 @@ use openraft::raft::{
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::channels::{Channels, Line, addressed};
 use super::peers::CallError;
-use super::snapshot_store::SnapshotData;
+use super::snapshot_store::{SnapshotBody, SnapshotData};
 use super::state_machine::SmSnapshot;
 use super::types::{Member, TypeConfig, Vote};
+use crate::ground::Offload;
 use crate::limits::SNAPSHOT_PIECE_BYTES;
 use crate::rpc::v1::{RaftBytes, SnapshotPiece};
 use crate::state::codec;
@@ -40,6 +38,7 @@ pub(super) struct Transport {
     pub(super) channels: Channels,
     /// Of this server's cluster, once it knows.
     pub(super) cluster_id: Arc<AtomicU64>,
+    pub(super) offload: Offload,
 }
 
 /// The way to one server, for one purpose.
@@ -204,19 +203,16 @@ impl RaftNetworkV2<TypeConfig> for Way {
             StreamingError::Unreachable(Unreachable::from_string(error))
         };
         let head = codec::to_bytes(&(vote, &snapshot.meta)).map_err(|error| network(&error))?;
-        let (pieces, stream) = mpsc::channel(4);
-        let reader = tokio::task::spawn_blocking(move || {
-            if let Err(error) = send_pieces(head.into(), &snapshot.snapshot, &pieces) {
-                // The receiver sees that the last piece is missing.
-                tracing::warn!(%error, "a snapshot could not be read to its end");
-            }
-        });
+        let data = snapshot.snapshot;
+        let body = self.transport.offload.run(move || data.body()).await;
+        let body = body.and_then(|body| body).map_err(|error| network(&error))?;
+        let first = SnapshotPiece { head: head.into(), ..SnapshotPiece::default() };
+        let first = futures::stream::once(std::future::ready(first));
         let mut client = self.client(self.line).map_err(|error| network(&error))?;
-        let request = self.addressed(ReceiverStream::new(stream));
+        let request = self.addressed(first.chain(pieces(self.transport.offload, body)));
         let answer = tokio::select! {
             biased;
             closed = cancel => {
-                reader.abort();
                 return Err(StreamingError::Closed(closed));
             }
             answer = client.snapshot(request) => answer,
@@ -236,29 +232,32 @@ impl RaftNetworkV2<TypeConfig> for Way {
     }
 }
 
-fn send_pieces(
-    head: Bytes,
-    data: &SnapshotData,
-    pieces: &mpsc::Sender<SnapshotPiece>,
-) -> std::io::Result<()> {
-    let gone = |_| std::io::Error::other("the receiver is gone");
-    let mut body = data.body()?;
-    let first = SnapshotPiece { head, ..SnapshotPiece::default() };
-    pieces.blocking_send(first).map_err(gone)?;
-    let mut length = 0;
-    loop {
-        let mut data = Vec::with_capacity(SNAPSHOT_PIECE_BYTES);
-        body.by_ref().take(SNAPSHOT_PIECE_BYTES as u64).read_to_end(&mut data)?;
-        length += data.len() as u64;
-        let ended = data.is_empty();
-        let piece = SnapshotPiece {
-            data: data.into(),
-            length: ended.then_some(length),
-            ..SnapshotPiece::default()
-        };
-        pieces.blocking_send(piece).map_err(gone)?;
-        if ended {
-            return Ok(());
+/// A snapshot's bytes, and at last how many they were. Where it can't be read to its end the last
+/// piece is missing, which the receiver sees.
+fn pieces(
+    offload: Offload,
+    body: SnapshotBody,
+) -> impl Stream<Item = SnapshotPiece> + Send + 'static {
+    futures::stream::unfold(Some((body, 0)), move |rest| async move {
+        let (mut body, length) = rest?;
+        let read = offload.run(move || {
+            let mut data = Vec::with_capacity(SNAPSHOT_PIECE_BYTES);
+            body.by_ref().take(SNAPSHOT_PIECE_BYTES as u64).read_to_end(&mut data)?;
+            Ok::<_, std::io::Error>((body, data))
+        });
+        match read.await.and_then(|read| read) {
+            Ok((_, data)) if data.is_empty() => {
+                let last = SnapshotPiece { length: Some(length), ..SnapshotPiece::default() };
+                Some((last, None))
+            }
+            Ok((body, data)) => {
+                let rest = Some((body, length + data.len() as u64));
+                Some((SnapshotPiece { data: data.into(), ..SnapshotPiece::default() }, rest))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a snapshot could not be read to its end");
+                None
+            }
         }
-    }
+    })
 }

@@ -12,6 +12,7 @@ use super::handle::Config;
 use super::hub::Peers;
 use super::scope::Agenda;
 use crate::consensus::{Consensus, Leadership, View};
+use crate::ground::Offload;
 use crate::model::name::{JobId, NodeName};
 use crate::model::node::NodeState;
 use crate::model::time::{Millis, Timestamp};
@@ -142,7 +143,7 @@ impl Planners {
     ) -> Outcome {
         let now = Instant::now();
         let inputs = self.inputs(liveness, &view.state, now);
-        let planned = plan(view, inputs, scope.clone()).await;
+        let planned = plan(self.consensus.ground().offload, view, inputs, scope.clone()).await;
         self.metrics.planner_pass_seconds.observe(now.elapsed().as_secs_f64());
         let Some(plan) = planned else {
             tracing::error!(?scope, "a planner panicked; this is a defect, please report it");
@@ -229,13 +230,13 @@ fn placed_jobs(command: &Command) -> Vec<JobId> {
 }
 
 /// One pass; none if a planner panicked.
-async fn plan(view: &View, inputs: Inputs, scope: Scope) -> Option<Plan> {
+async fn plan(offload: Offload, view: &View, inputs: Inputs, scope: Scope) -> Option<Plan> {
     let state = view.state.clone();
     let large = scope.all && state.nodes().count() + state.allocs().take(LARGE).count() > LARGE;
     let work = move || {
         std::panic::catch_unwind(AssertUnwindSafe(|| planner::plan(&state, &inputs, &scope))).ok()
     };
-    if large { tokio::task::spawn_blocking(work).await.ok().flatten() } else { work() }
+    if large { offload.run(work).await.ok().flatten() } else { work() }
 }
 
 /// Judges when nodes were last heard. A new leader has heard nobody yet, and an agent whose

@@ -46,7 +46,7 @@ async fn once(consensus: &Consensus, term: u64) {
     }
     // Looks at every job and node: kept away from the threads that serve.
     let work = move || propose(&state, now, REBALANCE_MOVES_EACH_TIME);
-    let Ok(proposals) = tokio::task::spawn_blocking(work).await else {
+    let Ok(proposals) = consensus.ground().offload.run(work).await else {
         tracing::error!(
             "looking for better placement panicked; this is a defect, please report it"
         );

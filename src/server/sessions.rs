@@ -17,6 +17,7 @@ use super::hub::HubEvent;
 use crate::limits::{RPC_MESSAGE_BYTES_MAX, SERVER_SESSIONS_MAX, SESSION_QUEUE_MAX};
 use crate::model::name::{AllocId, NodeName};
 use crate::model::server::Server;
+use crate::net;
 use crate::rpc::v1;
 use crate::rpc::v1::agents_client::AgentsClient;
 use crate::rpc::v1::session_frame::Frame;
@@ -250,14 +251,13 @@ impl Inner {
                 leader.name, leader.rpc_addr
             ))
         };
-        let channel = Endpoint::from_shared(format!("http://{}", leader.rpc_addr))
+        let endpoint = Endpoint::from_shared(format!("http://{}", leader.rpc_addr))
             .map_err(|error| unreachable(&error))?
             .connect_timeout(CONNECT_LIMIT)
             .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .connect()
-            .await
-            .map_err(|error| unreachable(&error))?;
+            .keep_alive_timeout(KEEP_ALIVE);
+        let connected = net::connected(&self.consensus.ground().net, &endpoint).await;
+        let channel = connected.map_err(|error| unreachable(&error))?;
         let mut client =
             AgentsClient::new(channel).max_decoding_message_size(RPC_MESSAGE_BYTES_MAX);
         let (to, queue) = mpsc::channel(SESSION_QUEUE_MAX);

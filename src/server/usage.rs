@@ -12,6 +12,7 @@ use super::hub::Peer;
 use crate::limits::USAGE_BYTES_MAX;
 use crate::model::name::NodeName;
 use crate::model::time::Millis;
+use crate::net;
 use crate::rpc::v1;
 use crate::rpc::v1::agents_client::AgentsClient;
 
@@ -102,7 +103,7 @@ impl Inner {
         let request = v1::UsageRequest { node: node.map(ToString::to_string).unwrap_or_default() };
         let ask = async {
             let endpoint = Endpoint::from_shared(format!("http://{}", leader.rpc_addr)).ok()?;
-            let channel = endpoint.connect().await.ok()?;
+            let channel = net::connected(&self.consensus.ground().net, &endpoint).await.ok()?;
             let mut client = AgentsClient::new(channel).max_decoding_message_size(USAGE_BYTES_MAX);
             Some(client.usage(request).await.ok()?.into_inner().into())
         };

@@ -6,7 +6,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +18,7 @@ use super::tls::{TlsError, identity};
 use crate::clock::SharedClock;
 use crate::consensus::{Consensus, Leadership};
 use crate::limits::{ZK_CONNECTIONS_MAX, ZK_EVENTS_MAX, ZK_FIRST_FRAME_WAIT_MS, ZK_IN_BYTES_MAX};
+use crate::net::{Connection, Listener};
 use crate::observe::metrics::Metrics;
 use crate::rpc::v1::zoo_keeper_server::ZooKeeperServer;
 use crate::state::State;
@@ -115,12 +115,13 @@ impl Endpoint {
     /// Takes connections until dropped.
     async fn listen(&self, doors: &CancellationToken, next_id: &mut u64) {
         let tls_addr = self.tls.as_ref().map(|(addr, _)| *addr);
-        let (plain, encrypted) = tokio::join!(bind(self.config.addr), bind(tls_addr));
+        let (mut plain, mut encrypted) =
+            tokio::join!(self.bind(self.config.addr), self.bind(tls_addr));
         let crowd = Crowd::default();
         loop {
             let (accepted, is_encrypted) = tokio::select! {
-                accepted = accept(plain.as_ref()) => (accepted, false),
-                accepted = accept(encrypted.as_ref()) => (accepted, true),
+                accepted = accept(plain.as_mut()) => (accepted, false),
+                accepted = accept(encrypted.as_mut()) => (accepted, true),
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
@@ -141,16 +142,37 @@ impl Endpoint {
         }
     }
 
+    /// Listens, as soon as nobody else does.
+    async fn bind(&self, addr: Option<SocketAddr>) -> Option<Listener> {
+        let addr = addr?;
+        let mut told = false;
+        loop {
+            match self.consensus.ground().net.listen(addr).await {
+                Ok(listener) => {
+                    tracing::info!(%addr, "open for ZooKeeper's clients");
+                    return Some(listener);
+                }
+                Err(error) if !told => {
+                    told = true;
+                    tracing::warn!(
+                        "can't listen on {addr} for ZooKeeper's clients yet: {error}; trying on"
+                    );
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(BIND_AGAIN).await;
+        }
+    }
+
     fn serve(
         &self,
         id: u64,
-        stream: TcpStream,
+        stream: Connection,
         peer: SocketAddr,
         place: Place,
         tls: Option<TlsAcceptor>,
         doors: &CancellationToken,
     ) {
-        let _ = stream.set_nodelay(true);
         let mut socket = Socket {
             id,
             peer,
@@ -180,29 +202,7 @@ impl Endpoint {
     }
 }
 
-/// Listens, as soon as nobody else does.
-async fn bind(addr: Option<SocketAddr>) -> Option<TcpListener> {
-    let addr = addr?;
-    let mut told = false;
-    loop {
-        match TcpListener::bind(addr).await {
-            Ok(listener) => {
-                tracing::info!(%addr, "open for ZooKeeper's clients");
-                return Some(listener);
-            }
-            Err(error) if !told => {
-                told = true;
-                tracing::warn!(
-                    "can't listen on {addr} for ZooKeeper's clients yet: {error}; trying on"
-                );
-            }
-            Err(_) => {}
-        }
-        tokio::time::sleep(BIND_AGAIN).await;
-    }
-}
-
-async fn accept(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, SocketAddr)> {
+async fn accept(listener: Option<&mut Listener>) -> std::io::Result<(Connection, SocketAddr)> {
     match listener {
         Some(listener) => listener.accept().await,
         None => std::future::pending().await,

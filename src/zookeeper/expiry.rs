@@ -16,6 +16,7 @@ use crate::jute::op::{Op, Owner};
 use crate::jute::request::PathRequest;
 use crate::limits::{ZK_EXPIRED_PER_COMMAND_MAX, ZK_REAPED_PER_COMMAND_MAX, ZK_TOUCHED_MAX};
 use crate::model::time::{Millis, Timestamp};
+use crate::net;
 use crate::rpc::v1::zoo_keeper_client::ZooKeeperClient;
 use crate::rpc::v1::zoo_keeper_server::{ZooKeeper, ZooKeeperServer};
 use crate::rpc::v1::{TouchSessionsReply, TouchSessionsRequest};
@@ -215,8 +216,9 @@ impl Expiry {
                 let Ok(endpoint) = Endpoint::from_shared(format!("http://{addr}")) else {
                     return false;
                 };
-                let channel = endpoint.connect_timeout(TOUCH_TIMEOUT).tcp_nodelay(true);
-                (addr.to_owned(), ZooKeeperClient::new(channel.connect_lazy()))
+                let endpoint = endpoint.connect_timeout(TOUCH_TIMEOUT);
+                let channel = net::channel(&self.consensus.ground().net, &endpoint);
+                (addr.to_owned(), ZooKeeperClient::new(channel))
             }
         };
         for sessions in touched.chunks(ZK_TOUCHED_MAX) {

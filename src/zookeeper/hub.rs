@@ -468,9 +468,10 @@ impl Hub {
         let (number, state, body) = (self.next_later, self.view.state.clone(), body.to_vec());
         let (session, ids) = (conn.session, conn.ids.clone());
         let lot = conn.lot.clone();
+        let offload = self.around.consensus.ground().offload;
         conn.items.push_front((Item::Later { xid, number, answer: None }, lot));
         self.later.push(Box::pin(async move {
-            let found = tokio::task::spawn_blocking(move || {
+            let found = offload.run(move || {
                 let caller = Caller { session, ids: &ids };
                 reads::answer(state.zk(), caller, op, &body, &mut Armed::new())
             });

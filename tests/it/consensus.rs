@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use orch::clock::SystemClock;
 use orch::consensus::{Config, Consensus, Consistency, ProposeError, StartError, Tuning};
+use orch::ground::Ground;
 use orch::model::name::ProjectName;
 use orch::model::variable::VariablePath;
 use orch::observe::metrics::Metrics;
@@ -54,10 +54,9 @@ async fn open_at(
         join: join.to_vec(),
         tuning,
     };
-    let (consensus, services) =
-        Consensus::open(config, SystemClock::shared(), Metrics::new().unwrap())
-            .await
-            .map_err(|error| error.to_string())?;
+    let (consensus, services) = Consensus::open(config, Ground::machine(), Metrics::new().unwrap())
+        .await
+        .map_err(|error| error.to_string())?;
     let door = tokio::spawn(async move {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let server = Server::builder().add_service(services.raft).add_service(services.cluster);

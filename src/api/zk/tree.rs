@@ -58,7 +58,7 @@ pub(crate) async fn read_zk_tree(
         return Err(Problem::not_found("node", &top));
     }
     let index = view.applied_index;
-    let tree = blocking(move || upper_part(view.state.zk(), &top, depth, limit)).await?;
+    let tree = blocking(&context, move || upper_part(view.state.zk(), &top, depth, limit)).await?;
     Ok(Indexed(index, tree))
 }
 

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::setup;
 use super::{MigrateError, PATIENCE};
-use crate::clock::SystemClock;
 use crate::consensus::{self, Consensus, Tuning, View};
+use crate::ground::Ground;
 use crate::migrate::zookeeper::link::LiveSource;
 use crate::observe::metrics::Metrics;
 use crate::state::znodes::{ZkImportPhase, ZkImportStatus, ZkImportStep};
@@ -79,7 +79,7 @@ impl Side {
             tuning: Tuning::default(),
         };
         let metrics = Metrics::new().map_err(setup)?;
-        let (consensus, _) = Consensus::open(config, SystemClock::shared(), metrics).await?;
+        let (consensus, _) = Consensus::open(config, Ground::machine(), metrics).await?;
         consensus.start().await?;
         consensus.leadership().wait_for(|now| now.ready).await.map_err(setup)?;
         let stop = CancellationToken::new();

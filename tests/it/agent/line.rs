@@ -1,7 +1,7 @@
 //! The line between agent and leader.
 
 use orch::agent::{self, AgentError, RuntimeChoice};
-use orch::clock::SystemClock;
+use orch::ground::Ground;
 use orch::model::allocation::{AllocReport, AllocStatus};
 use orch::model::job::TaskRuntime::Process;
 use tokio_util::sync::CancellationToken;
@@ -90,7 +90,7 @@ async fn a_data_directory_has_one_agent() {
     let agent = Agent::start(&leader, RuntimeChoice::Process);
     leader.hello_number(1).await;
     let second = config(&leader, &agent.dir.path().join("agent"), RuntimeChoice::Process);
-    let second = agent::run(second, SystemClock::shared(), CancellationToken::new()).await;
+    let second = agent::run(second, Ground::machine(), CancellationToken::new()).await;
     assert!(matches!(second, Err(AgentError::InUse(_))), "{second:?}");
     agent.stop().await.unwrap();
     assert_eq!(leader.goodbyes(), 0, "work goes on, so there is no goodbye");
@@ -102,7 +102,7 @@ async fn an_engine_that_was_asked_for_must_answer() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(&leader, dir.path(), RuntimeChoice::Docker);
     config.docker_socket = Some(dir.path().join("none").display().to_string());
-    let error = agent::run(config, SystemClock::shared(), CancellationToken::new()).await;
+    let error = agent::run(config, Ground::machine(), CancellationToken::new()).await;
     let text = error.unwrap_err().to_string();
     assert!(text.contains("--runtime process") && text.contains("no such socket"), "{text}");
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use orch::agent::{self, AgentError, RuntimeChoice};
-use orch::clock::SystemClock;
+use orch::ground::Ground;
 use orch::model::allocation::{Assignment, Grant};
 use orch::model::job::{JobKind, JobSpec, PullPolicy, TaskRuntime, TaskSpec};
 use orch::model::name::{AllocId, NodeName};
@@ -65,7 +65,7 @@ impl Agent {
     fn run(config: agent::Config, dir: Arc<tempfile::TempDir>) -> Self {
         let stop = CancellationToken::new();
         let name = config.name.clone();
-        let task = tokio::spawn(agent::run(config, SystemClock::shared(), stop.clone()));
+        let task = tokio::spawn(agent::run(config, Ground::machine(), stop.clone()));
         Self { name, dir, stop, task }
     }
 

@@ -22,6 +22,7 @@ use futures::future::BoxFuture;
 use orch::api::{Agents, Context, router};
 use orch::clock::SystemClock;
 use orch::consensus::{Config, Consensus, Tuning};
+use orch::ground::Ground;
 use orch::model::allocation::{AllocReport, AllocStatus, Health};
 use orch::model::name::NodeName;
 use orch::model::node::NodeSpec;
@@ -226,7 +227,7 @@ impl TestApi {
     async fn serve(&self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        tokio::spawn(orch::api::serve(listener, self.context.clone()));
+        tokio::spawn(orch::api::serve(Box::new(listener), self.context.clone()));
         address
     }
 }
@@ -241,8 +242,8 @@ async fn one_server(directory: &Path) -> Consensus {
         join: Vec::new(),
         tuning: Tuning::default(),
     };
-    let (clock, metrics) = (SystemClock::shared(), Metrics::new().unwrap());
-    let (consensus, services) = Consensus::open(config, clock, metrics).await.unwrap();
+    let (ground, metrics) = (Ground::machine(), Metrics::new().unwrap());
+    let (consensus, services) = Consensus::open(config, ground, metrics).await.unwrap();
     tokio::spawn(async move {
         let incoming = TcpListenerStream::new(listener);
         let server = tonic::transport::Server::builder()

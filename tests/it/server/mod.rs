@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use orch::clock::SystemClock;
 use orch::consensus::{Consensus, Tuning};
+use orch::ground::Ground;
 use orch::model::job::{JobKind, JobSpec, TaskRuntime, TaskSpec};
 use orch::model::time::Millis;
 use orch::observe::metrics::Metrics;
@@ -86,7 +87,7 @@ async fn member(number: usize, join: Vec<String>, config: Config) -> Member {
     let addr = listener.local_addr().unwrap().to_string();
     let data = tempfile::tempdir().unwrap();
     let metrics = Metrics::new().unwrap();
-    let clock = SystemClock::shared();
+    let (ground, clock) = (Ground::machine(), SystemClock::shared());
     let consensus_config = orch::consensus::Config {
         data_dir: data.path().to_owned(),
         name: format!("s{number}").parse().unwrap(),
@@ -96,7 +97,7 @@ async fn member(number: usize, join: Vec<String>, config: Config) -> Member {
         tuning: Tuning::default(),
     };
     let (consensus, services) =
-        Consensus::open(consensus_config, clock.clone(), metrics.clone()).await.unwrap();
+        Consensus::open(consensus_config, ground, metrics.clone()).await.unwrap();
     let stop = CancellationToken::new();
     let (handle, agents) =
         orch::server::start(consensus.clone(), config, clock, metrics.clone(), stop.clone());
