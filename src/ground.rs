@@ -1,8 +1,11 @@
 //! What a process stands on: the machine's clock, network and threads in life, simulated ones in
 //! simulation.
 
+use std::sync::Arc;
+
 use crate::clock::{SharedClock, SystemClock};
 use crate::net::{OsNet, SharedNet};
+use crate::state::State;
 
 /// See the module; clones are the same.
 #[derive(Debug, Clone)]
@@ -13,13 +16,15 @@ pub struct Ground {
     pub net: SharedNet,
     /// Where long work goes.
     pub offload: Offload,
+    /// Who watches the state.
+    pub witness: Witness,
 }
 
 impl Ground {
     /// This machine.
     pub fn machine() -> Self {
         let (clock, net) = (SystemClock::shared(), OsNet::shared());
-        Self { clock, net, offload: Offload::Threads }
+        Self { clock, net, offload: Offload::Threads, witness: Witness::default() }
     }
 }
 
@@ -46,5 +51,30 @@ impl Offload {
             Self::Threads => tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other),
             Self::Inline => Ok(work()),
         }
+    }
+}
+
+/// Who is shown the state after every entry of the log, with the entry's index: an invariant's
+/// watcher in simulation, nobody in life.
+#[derive(Clone, Default)]
+pub struct Witness(Option<Arc<dyn Fn(u64, &State) + Send + Sync>>);
+
+impl Witness {
+    /// Shows it to `look`.
+    pub fn new(look: impl Fn(u64, &State) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(look)))
+    }
+
+    /// Shows it.
+    pub(crate) fn show(&self, index: u64, state: &State) {
+        if let Some(look) = &self.0 {
+            look(index, state);
+        }
+    }
+}
+
+impl std::fmt::Debug for Witness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Witness")
     }
 }

@@ -128,6 +128,7 @@ impl Consensus {
             views: publish_view,
             checkpoints,
             checkpoint_every: config.tuning.checkpoint_every.max(1),
+            witness: ground.witness.clone(),
             metrics: metrics.clone(),
         });
         let id = storage.identity.server_id;

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use super::handle::View;
 use super::snapshot_store::{SnapshotData, SnapshotStore};
 use super::types::{Batch, LogId, Payload, Replies, SnapshotMeta, StoredMembership, TypeConfig};
-use crate::ground::Offload;
+use crate::ground::{Offload, Witness};
 use crate::observe::metrics::Metrics;
 use crate::state::{Stamp, State, codec};
 
@@ -42,6 +42,7 @@ pub struct StateMachine {
     checkpoints: mpsc::Sender<Checkpoint>,
     checkpoint_every: u64,
     metrics: Metrics,
+    witness: Witness,
 }
 
 /// What a state machine works with.
@@ -57,6 +58,8 @@ pub struct Surroundings {
     pub checkpoints: mpsc::Sender<Checkpoint>,
     /// Indexes between checkpoints.
     pub checkpoint_every: u64,
+    /// Shown every state.
+    pub witness: Witness,
     /// To count in.
     pub metrics: Metrics,
 }
@@ -64,8 +67,15 @@ pub struct Surroundings {
 impl StateMachine {
     /// An empty state; openraft brings it up to date from the current snapshot and the log.
     pub fn new(around: Surroundings) -> Self {
-        let Surroundings { snapshots, offload, views, checkpoints, checkpoint_every, metrics } =
-            around;
+        let Surroundings {
+            snapshots,
+            offload,
+            views,
+            checkpoints,
+            checkpoint_every,
+            witness,
+            metrics,
+        } = around;
         Self {
             state: State::default(),
             last_applied: None,
@@ -76,6 +86,7 @@ impl StateMachine {
             checkpoints,
             checkpoint_every,
             metrics,
+            witness,
         }
     }
 
@@ -159,6 +170,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 }
             };
             self.last_applied = Some(entry.log_id);
+            self.witness.show(index, &self.state);
             if index.is_multiple_of(self.checkpoint_every) {
                 // A checker that is still busy skips this one.
                 let _ = self.checkpoints.try_send(Checkpoint { index, state: self.state.clone() });

@@ -14,7 +14,7 @@ use super::snapshot_store::SnapshotStore;
 use super::state_machine::{StateMachine, Surroundings};
 use super::types::{LogId, Membership, SnapshotMeta, StoredMembership, TypeConfig};
 use super::{RaftLog, View};
-use crate::ground::Offload;
+use crate::ground::{Offload, Witness};
 use crate::model::time::Timestamp;
 use crate::observe::metrics::Metrics;
 use crate::state::{Command, Stamp, State, snapshot};
@@ -43,6 +43,7 @@ impl StoreBuilder<TypeConfig, RaftLog, StateMachine, TempDir> for Builder {
             views: watch::Sender::new(empty),
             checkpoints: mpsc::channel(1).0,
             checkpoint_every: 4,
+            witness: Witness::default(),
             metrics: Metrics::new().unwrap(),
         });
         Ok((dir, RaftLog::new(Box::new(opened.store), opened.loaded), machine))

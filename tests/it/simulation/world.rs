@@ -13,7 +13,7 @@ use orch::consensus::state_machine::{Checkpoint, StateMachine, Surroundings};
 use orch::consensus::types::{Batch, Member};
 use orch::consensus::virtual_time::{sleep, timeout};
 use orch::consensus::{RaftLog, Tuning, View};
-use orch::ground::Offload;
+use orch::ground::{Offload, Witness};
 use orch::model::time::Timestamp;
 use orch::model::variable::VariablePath;
 use orch::observe::metrics::Metrics;
@@ -148,6 +148,7 @@ impl World {
             views,
             checkpoints,
             checkpoint_every: if self.observer.is_some() { 1 } else { CHECKSUM_EVERY },
+            witness: Witness::default(),
             metrics: Metrics::new().unwrap(),
         });
         let log = RaftLog::new(Box::new(disk.mount()), disk.load());

@@ -1,0 +1,50 @@
+//! What must hold all the while, one file each with its reason.
+
+mod agreement;
+mod leaders;
+
+use orch::state::State;
+
+use self::agreement::Agreement;
+use self::leaders::Leaders;
+
+/// All of them.
+#[derive(Default)]
+pub struct Invariants {
+    leaders: Leaders,
+    agreement: Agreement,
+    /// Entries that were looked at.
+    pub entries: u64,
+    /// Reasons for which servers stopped themselves.
+    pub stopped: Vec<String>,
+}
+
+impl Invariants {
+    /// A server starts with an empty state.
+    pub fn starts(&mut self, server: usize) {
+        self.agreement.starts(server);
+    }
+
+    /// A server has applied an entry.
+    pub fn applied(&mut self, server: usize, index: u64, state: &State) {
+        self.entries += u64::from(self.agreement.applied(server, index, state));
+    }
+
+    /// A server takes another, or itself, for the leader of a term.
+    pub fn leads(&mut self, term: u64, leader: u64) {
+        self.leaders.leads(term, leader);
+    }
+
+    /// Terms that had a leader.
+    pub fn terms(&self) -> usize {
+        self.leaders.terms()
+    }
+
+    /// A server has stopped by itself.
+    pub fn stopped_itself(&mut self, why: &str) {
+        let allowed = ["StorageFull", "no storage space", "damaged", "checksum", "was taken out"];
+        let expected = allowed.iter().any(|word| why.contains(word));
+        assert!(expected, "a server stopped itself without a fault of its disk: {why}");
+        self.stopped.push(why.to_owned());
+    }
+}

@@ -1,0 +1,191 @@
+//! The whole cluster in one thread, from one seed: servers as they are, with simulated clocks,
+//! disks and network. First a storm, in which every invariant is checked at every step; then
+//! calm, in which the cluster must elect, serve, and still have all that it ever acknowledged.
+//!
+//! `scripts/simulate` builds and runs it.
+
+mod cluster;
+mod disk;
+mod http;
+mod invariants;
+mod kernel;
+mod nemesis;
+mod registers;
+mod run;
+mod trace;
+mod wires;
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::ops::Range;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+
+use self::run::{Failure, Outcome, Plan};
+
+/// Simulates a cluster under faults.
+#[derive(Debug, Parser)]
+struct Options {
+    /// How many seeds to run
+    #[arg(long, default_value_t = 50)]
+    seeds: u64,
+    /// The first of them
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// Stop beginning new seeds after so many minutes
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Simulated seconds of the storm
+    #[arg(long, default_value_t = 60)]
+    storm: u64,
+    /// Only this seed, twice, with its trace
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Print every line of the trace as it comes
+    #[arg(long)]
+    aloud: bool,
+    /// Threads; one seed runs on one
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    run::catch_panics();
+    match options.seed {
+        Some(seed) => one(seed, &options),
+        None => many(&options),
+    }
+}
+
+fn plan(options: &Options) -> Plan {
+    Plan { storm: Duration::from_secs(options.storm), aloud: options.aloud }
+}
+
+/// A seed that is looked at: twice, since both runs must be the same.
+fn one(seed: u64, options: &Options) -> ExitCode {
+    let plan = plan(options);
+    let quiet = Plan { aloud: false, ..plan };
+    let (first, second) = (run::seed(seed, &plan), run::seed(seed, &quiet));
+    match (first, second) {
+        (Ok(first), Ok(second)) if first == second => {
+            say(&format!("seed {seed}: {first}"));
+            ExitCode::SUCCESS
+        }
+        (Ok(first), Ok(second)) => {
+            say(&format!("seed {seed} is not the same twice:\n{first}\n{second}"));
+            ExitCode::FAILURE
+        }
+        (Err(failure), _) | (_, Err(failure)) => {
+            report(&failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn many(options: &Options) -> ExitCode {
+    let began = Instant::now();
+    let seeds: Range<u64> = options.from..options.from + options.seeds;
+    let next = AtomicU64::new(seeds.start);
+    let threads = options.threads.unwrap_or_else(|| {
+        std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+    });
+    let limit = options.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
+    let (results, arrived) = mpsc::channel();
+    let (mut total, mut done, mut failures) = (Total::default(), 0_u64, Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (results, next, seeds) = (results.clone(), &next, seeds.clone());
+            scope.spawn(move || {
+                while limit.is_none_or(|limit| began.elapsed() < limit) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let stop = seed >= seeds.end;
+                    if stop || results.send(run::seed(seed, &plan(options))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(results);
+        for result in arrived {
+            done += 1;
+            match result {
+                Ok(outcome) => total.add(&outcome),
+                Err(failure) => {
+                    report(&failure);
+                    failures.push(failure.seed);
+                    // The others would most likely fail in the same way.
+                    if failures.len() == 3 {
+                        next.store(seeds.end, Ordering::Relaxed);
+                    }
+                }
+            }
+            if done.is_multiple_of(10) {
+                say(&format!("{done} seeds in {:.0} s", began.elapsed().as_secs_f64()));
+            }
+        }
+    });
+    let seconds = began.elapsed().as_secs_f64();
+    say(&format!(
+        "{done} seeds in {seconds:.1} s, {} failed {failures:?}\n{total}",
+        failures.len()
+    ));
+    // A simulation in which nothing happens proves nothing.
+    let idle = total.idle(done);
+    if let Some(idle) = idle {
+        say(&format!("but too little happened: {idle}"));
+        return ExitCode::FAILURE;
+    }
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What happened in all seeds together.
+#[derive(Debug, Default)]
+struct Total(BTreeMap<&'static str, u64>);
+
+impl Total {
+    fn add(&mut self, outcome: &Outcome) {
+        for (what, count) in &outcome.counts {
+            *self.0.entry(what).or_default() += count;
+        }
+    }
+
+    /// What has not happened that should have, in so many seeds.
+    fn idle(&self, seeds: u64) -> Option<&'static str> {
+        if seeds < 20 {
+            return None;
+        }
+        run::EXPECTED.iter().copied().find(|what| self.0.get(what).is_none_or(|count| *count == 0))
+    }
+}
+
+impl std::fmt::Display for Total {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (what, count) in &self.0 {
+            writeln!(f, "{count:>12}  {what}")?;
+        }
+        Ok(())
+    }
+}
+
+fn report(failure: &Failure) {
+    let Failure { seed, why, trace } = failure;
+    let path = std::env::temp_dir().join(format!("orch-sim-{}-{seed}.txt", std::process::id()));
+    let kept = std::fs::write(&path, trace);
+    let last: Vec<&str> = trace.lines().rev().take(40).collect();
+    let last: String = last.into_iter().rev().map(|line| format!("    {line}\n")).collect();
+    let place = kept.map_or_else(|error| error.to_string(), |()| path.display().to_string());
+    say(&format!(
+        "seed {seed} failed: {why}\n{last}\n  the whole trace: {place}\n  again: scripts/simulate \
+         --seed {seed}\n"
+    ));
+}
+
+fn say(what: &str) {
+    // Whoever reads may have gone.
+    let _ = writeln!(std::io::stdout().lock(), "{what}");
+}
