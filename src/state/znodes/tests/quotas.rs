@@ -10,8 +10,8 @@ use crate::jute::request::{MultiOp, MultiRequest};
 use crate::jute::txn::{CreateKind, Txn};
 use crate::limits::ZK_RECOUNTED_NODES_MAX;
 use crate::state::snapshot;
-use crate::state::znodes::{ZkExisting, ZkImportStep};
 use crate::state::znodes::quota::Recounts;
+use crate::state::znodes::{ZkExisting, ZkImportStep};
 
 const LIMITS: &str = "/zookeeper/quota/app/zookeeper_limits";
 const STATS: &str = "/zookeeper/quota/app/zookeeper_stats";
@@ -182,10 +182,10 @@ fn what_goes_in_whole_is_counted_and_a_part_brings_no_quotas() {
     // One that is not proven may go in before it is exact.
     for exact in [false, true] {
         let whole = goes_in(exact, "/");
-        assert_eq!((figures(&whole, STATS), figures(&whole, INNER)), (
-            "count=5,bytes=8".to_owned(),
-            "count=2,bytes=4".to_owned()
-        ));
+        assert_eq!(
+            (figures(&whole, STATS), figures(&whole, INNER)),
+            ("count=5,bytes=8".to_owned(), "count=2,bytes=4".to_owned())
+        );
         assert!(goes_in(exact, "/app").get(STATS).is_none());
     }
 }
