@@ -6,8 +6,8 @@ use std::path::Path;
 use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use tempfile::TempDir;
 
-use super::*;
 use super::open::FORMAT;
+use super::*;
 use crate::consensus::RaftLog;
 use crate::consensus::log_disk::Identity;
 use crate::consensus::types::{Batch, Entry, LogId, Membership, Payload, Vote};
