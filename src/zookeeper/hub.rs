@@ -5,7 +5,7 @@
 //! in a few lots at once. No client is in two of them, so that each session's stay in order. A small
 //! read between two writes that are on their way goes with them; a write behind any other read
 //! waits until that is answered. When a new view comes, its changes are told to whoever watches
-//! before anything is answered from it.
+//! before anything is answered from it, and behind answers of what was carried out before them.
 
 mod conn;
 mod lots;

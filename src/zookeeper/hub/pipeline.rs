@@ -308,9 +308,9 @@ mod tests {
             [logged(), read("a"), held("b"), held("c"), read("large"), read("d"), held("e")];
         let mut pipeline = of(items);
         assert!(!pipeline.may_write());
-        assert_eq!(release(&mut pipeline, true, &looks), [Bytes::new(); 0], "it takes no answers");
+        assert!(release(&mut pipeline, true, &looks).is_empty(), "it takes no answers");
         assert_eq!(release(&mut pipeline, false, &looks), ["a", "b", "c"]);
-        assert_eq!(release(&mut pipeline, false, &looks), [Bytes::new(); 0]);
+        assert!(release(&mut pipeline, false, &looks).is_empty());
         // The log answers the first four; the large read is answered here.
         for _ in 0..5 {
             pipeline.pop();
@@ -328,7 +328,7 @@ mod tests {
         pipeline.pop();
         pipeline.push_later(1, 7, 40, lot());
         assert!(pipeline.waits() && pipeline.begins_later());
-        assert_eq!(release(&mut pipeline, false, &looks), [Bytes::new(); 0]);
+        assert!(release(&mut pipeline, false, &looks).is_empty());
         pipeline.found(7, Ok(Vec::new()));
         for _ in 0..3 {
             assert!(!pipeline.waits());
