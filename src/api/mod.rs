@@ -61,8 +61,8 @@
 //! | `GET /v1/zk/imports` | `limit cursor consistency` | | `Page<ZkImportRow>` |
 //! | `GET /v1/zk/imports/{name}` | `consistency` | | `ZkImportRow` |
 //! | `POST /v1/zk/imports/{name}/steps` | | `ZkStep` | `ZkImportRow` |
-//! | `POST /v1/zk/imports/{name}/rows` | `from` | lots of rows | `ZkImportRow` |
-//! | `POST /v1/zk/imports/{name}/transactions` | `after` | transactions | `ZkImportRow` |
+//! | `POST /v1/zk/imports/{name}/rows` | `generation from` | lots of rows | `ZkImportRow` |
+//! | `POST /v1/zk/imports/{name}/transactions` | `generation after` | transactions | `ZkImportRow` |
 //! | `GET /v1/zk/imports/{name}/snapshot` | `consistency` | | a snapshot file of ZooKeeper |
 //! | `GET /v1/events` | `since job node follow limit`; header `Last-Event-ID` | | server-sent events or WebSocket of `EventRow`; `EventPage` with `follow=false` |
 //! | `GET /v1/snapshot` | `consistency` | | the snapshot's bytes |

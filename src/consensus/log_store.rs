@@ -74,12 +74,17 @@ pub enum LogOpenError {
         what: String,
     },
     /// Written by a newer release.
-    #[error("{dir} was written by a newer release (format {format}); upgrade this server")]
+    #[error(
+        "{dir} has format {format}, and this release knows formats up to {known}: start the server \
+         with the release that wrote it, or a newer one"
+    )]
     Newer {
         /// The directory.
         dir: PathBuf,
         /// Its format.
         format: u32,
+        /// The newest one that can be read.
+        known: u32,
     },
 }
 

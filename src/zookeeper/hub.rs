@@ -5,10 +5,11 @@
 //! in a few lots at once. No client is in two of them, so that each session's stay in order. A small
 //! read between two writes that are on their way goes with them; a write behind any other read
 //! waits until that is answered. When a new view comes, its changes are told to whoever watches
-//! before anything is answered from it.
+//! before anything is answered from it, and behind answers of what was carried out before them.
 
 mod conn;
 mod lots;
+mod pipeline;
 mod requests;
 mod words;
 
@@ -25,7 +26,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use self::conn::{Conn, Item, Released, Stage};
+use self::conn::{Conn, Stage};
+use self::pipeline::{Event, Item, Released};
 use super::config::Config;
 use super::connection::{Out, Room};
 use super::reads::{self, Armed, Caller};
@@ -282,6 +284,13 @@ impl Hub {
             return;
         }
         self.view = newest;
+        // What is answered by this view, and the changes that it brings, are told in the order in
+        // which they happened: a connection's pipeline sorts them.
+        while self.waiting.front().is_some_and(|(index, ..)| *index <= self.view.applied_index) {
+            if let Some((_, conns, replies)) = self.waiting.pop_front() {
+                self.settle(&conns, replies);
+            }
+        }
         let tree = self.view.state.clone();
         match tree.zk().changes_since(self.seen) {
             Some(changes) => {
@@ -298,14 +307,9 @@ impl Hub {
             }
         }
         self.seen = self.tree().change_count();
-        while self.waiting.front().is_some_and(|(index, ..)| *index <= self.view.applied_index) {
-            if let Some((_, conns, replies)) = self.waiting.pop_front() {
-                self.settle(&conns, replies);
-            }
-        }
         // Whoever waits for a view may go on.
-        let waits = |conn: &Conn| matches!(conn.items.front(), Some((Item::Later { .. }, _)));
-        self.touched.extend(self.conns.values().filter(|conn| waits(conn)).map(|conn| conn.id));
+        let wait = self.conns.values().filter(|conn| conn.pipeline.begins_later());
+        self.touched.extend(wait.map(|conn| conn.id));
     }
 
     fn tell(&mut self, change: &ZnodeChange) {
@@ -318,7 +322,8 @@ impl Hub {
                 if !change.is_for(kind == EventKind::Children, asker) {
                     continue;
                 }
-                conn.event(kind as i32, change.zxid, &path);
+                let (kind, path) = (kind as i32, path.clone());
+                conn.pipeline.hold(Event { kind, zxid: change.zxid, path });
                 self.touched.insert(id);
             }
         }
@@ -376,7 +381,7 @@ impl Hub {
                 self.connected(*id, &answer);
                 continue;
             }
-            conn.replies.push_back(answer);
+            conn.pipeline.settle(answer);
             self.touched.insert(*id);
         }
     }
@@ -389,7 +394,7 @@ impl Hub {
             if !conn.flush() {
                 tracing::info!(peer = %conn.peer, "closed: the client takes its answers too slowly");
                 slow.push(id);
-            } else if conn.stage == Stage::Closing && conn.items.is_empty() {
+            } else if conn.stage == Stage::Closing && conn.pipeline.is_empty() {
                 slow.push(id);
             }
         }
@@ -469,7 +474,7 @@ impl Hub {
         let (session, ids) = (conn.session, conn.ids.clone());
         let lot = conn.lot.clone();
         let offload = self.around.consensus.ground().offload;
-        conn.items.push_front((Item::Later { xid, number, answer: None }, lot));
+        conn.pipeline.push_later(xid, number, state.zk().zxid(), lot);
         self.later.push(Box::pin(async move {
             let found = offload.run(move || {
                 let caller = Caller { session, ids: &ids };
@@ -485,14 +490,7 @@ impl Hub {
             self.close(id);
             return;
         };
-        for (item, _) in &mut conn.items {
-            if let Item::Later { number: own, answer, .. } = item
-                && *own == number
-            {
-                *answer = Some(found);
-                break;
-            }
-        }
+        conn.pipeline.found(number, found);
         self.touched.insert(id);
     }
 
@@ -529,13 +527,12 @@ impl Hub {
         for id in touched {
             self.advance_one(id);
             let Some(conn) = self.conns.get_mut(&id) else { continue };
-            if conn.held_writes == 0 {
+            if !conn.pipeline.holds() {
                 continue;
             }
-            // A client that does not take its answers is asked for no more of them.
             let (tree, full) = (self.view.state.zk(), conn.is_full());
-            let may_pass = |op, body: &[u8]| if full { None } else { tree.may_pass(op, body) };
-            for released in conn.release(may_pass) {
+            let may_pass = |op, body: &[u8]| tree.may_pass(op, body);
+            for released in conn.pipeline.release(&conn.caller, full, may_pass) {
                 self.gather_write(id, released);
             }
         }
@@ -547,6 +544,9 @@ impl Hub {
             if conn.stage == Stage::Connecting {
                 return;
             }
+            if conn.pipeline.has_events() {
+                conn.tell(self.on_their_way.contains(&id));
+            }
             if conn.buffer.len() > ZK_OUT_BYTES_HIGH && !conn.flush() {
                 self.forget(id);
                 return;
@@ -554,17 +554,17 @@ impl Hub {
             if conn.is_full() {
                 return;
             }
-            if conn.waits() {
+            if conn.pipeline.waits() {
                 return;
             }
-            let Some((item, lot)) = conn.items.pop_front() else { return };
+            let Some((item, lot)) = conn.pipeline.pop() else { return };
             self.sent += 1;
             self.latency.add(self.now.duration_since(lot.arrived));
             let zxid = self.view.state.zk().zxid();
             match item {
                 Item::Read { xid, op, body } => self.read(id, xid, op, &body),
                 Item::Logged { xid, op } => {
-                    let Some(reply) = conn.replies.pop_front() else { return };
+                    let Some(reply) = conn.pipeline.reply() else { return };
                     if reply.err == ErrorCode::ConnectionLoss.number() {
                         tracing::info!(
                             peer = %conn.peer,
@@ -576,10 +576,13 @@ impl Hub {
                     conn.reply_number(xid, reply.zxid, reply.err, &reply.body);
                     self.written(id, op, reply.err);
                 }
-                Item::Later { xid, answer: Some(answer), .. } => match answer {
-                    Ok(body) => conn.reply(xid, zxid, ErrorCode::Ok, &body),
-                    Err(code) => conn.reply(xid, zxid, code, &[]),
-                },
+                Item::Later { xid, zxid: of, answer: Some(answer), .. } => {
+                    let zxid = of.unwrap_or(zxid);
+                    match answer {
+                        Ok(body) => conn.reply(xid, zxid, ErrorCode::Ok, &body),
+                        Err(code) => conn.reply(xid, zxid, code, &[]),
+                    }
+                }
                 Item::Known { xid, err, body } => conn.reply(xid, zxid, err, &body),
                 Item::Held { .. } | Item::Later { .. } => {}
             }
@@ -593,7 +596,7 @@ impl Hub {
             || err == ErrorCode::SessionMoved.number();
         if over && let Some(conn) = self.conns.get_mut(&id) {
             conn.stage = Stage::Closing;
-            conn.items.clear();
+            conn.pipeline.clear();
         }
     }
 

@@ -444,19 +444,22 @@ pub struct WatchZk {
 }
 
 /// Rows for an import.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
+#[derive(Debug, Clone, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[serde(default)]
 pub struct ZkRowsQuery {
+    /// The copy that they are for: the import's `generation`.
+    pub generation: u64,
     /// Number of the first lot in the body.
+    #[serde(default)]
     pub from: u64,
 }
 
 /// Transactions for an import.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
+#[derive(Debug, Clone, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[serde(default)]
 pub struct ZkTransactionsQuery {
+    /// The copy that they are for: the import's `generation`.
+    pub generation: u64,
     /// The newest transaction that the copy has, as `0x1f`.
     pub after: String,
 }

@@ -268,15 +268,28 @@ pub enum ZkStep {
         #[serde(default)]
         again: bool,
     },
+    /// What was copied so far is thrown away, and another copy begins.
+    Anew {
+        /// Only if it is that copy: the import's `generation`.
+        generation: u64,
+        /// Why; empty: nobody need know.
+        #[serde(default)]
+        why: String,
+    },
     /// All rows have come.
     Copied {
+        /// Only if it is that copy: the import's `generation`.
+        generation: u64,
         /// The newest transaction that the copy surely has, as `0x1f`.
         zxid: String,
         /// Whether it may have some newer ones.
         fuzzy: bool,
     },
     /// All transactions have come that the copy may have in part.
-    Exact,
+    Exact {
+        /// Only if it is that copy: the import's `generation`.
+        generation: u64,
+    },
     /// The copy is to be compared with a fresh one of the source, access lists and sessions too.
     Compare,
     /// The copy takes the place of the nodes that clients see.
@@ -319,6 +332,9 @@ pub enum ZkStep {
     Abort {
         /// Why.
         reason: String,
+        /// Only if it is that copy: the import's `generation`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        generation: Option<u64>,
         /// Open the endpoint to clients, who find the tree that is here; of one that was given up
         /// already too.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]

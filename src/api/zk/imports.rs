@@ -81,26 +81,18 @@ pub(crate) async fn step_zk_import(
     IdempotencyKey(key): IdempotencyKey,
     JsonBody(step): JsonBody<ZkStep>,
 ) -> Result<Json<ZkImportRow>, Problem> {
-    let step = step_of(&context, &name, step).await?;
+    let step = step_of(step)?;
     take_step(&context, key, &name, step).await
 }
 
-/// Of the copy that there is now: what is sent is for that one, and for none that is begun
-/// meanwhile.
-async fn generation(context: &Context, name: &str) -> Result<u64, Problem> {
-    let view = context.view(ConsistencyChoice::Linearizable).await?;
-    let import = view.state.zk_import(name).ok_or_else(|| Problem::not_found("import", name))?;
-    Ok(import.status.generation)
-}
-
-async fn step_of(context: &Context, name: &str, step: ZkStep) -> Result<ZkImportStep, Problem> {
+fn step_of(step: ZkStep) -> Result<ZkImportStep, Problem> {
     Ok(match step {
         ZkStep::Start { source, live, again } => ZkImportStep::Start { source, live, again },
-        ZkStep::Copied { zxid, fuzzy } => {
-            let zxid = number("zxid", &zxid)?;
-            ZkImportStep::Copied { generation: generation(context, name).await?, zxid, fuzzy }
+        ZkStep::Anew { generation, why } => ZkImportStep::Anew { generation, why },
+        ZkStep::Copied { generation, zxid, fuzzy } => {
+            ZkImportStep::Copied { generation, zxid: number("zxid", &zxid)?, fuzzy }
         }
-        ZkStep::Exact => ZkImportStep::Exact { generation: generation(context, name).await? },
+        ZkStep::Exact { generation } => ZkImportStep::Exact { generation },
         ZkStep::Compare => ZkImportStep::Compare,
         ZkStep::CutOver { at, attempt } => {
             ZkImportStep::CutOver { at: number("at", &at)?, attempt }
@@ -123,7 +115,9 @@ async fn step_of(context: &Context, name: &str, step: ZkStep) -> Result<ZkImport
         }
         ZkStep::Finish => ZkImportStep::Finish,
         ZkStep::RolledBack => ZkImportStep::RolledBack,
-        ZkStep::Abort { reason, open } => ZkImportStep::Abort { reason, open },
+        ZkStep::Abort { reason, generation, open } => {
+            ZkImportStep::Abort { reason, generation, open }
+        }
     })
 }
 
@@ -133,10 +127,24 @@ async fn take_step(
     name: &str,
     step: ZkImportStep,
 ) -> Result<Json<ZkImportRow>, Problem> {
+    // A copy that is begun anew has another number than the one that the step names.
+    let of = step.generation().filter(|_| !matches!(step, ZkImportStep::Anew { .. }));
     let command = Command::ImportZk { name: name.to_owned(), step: Box::new(step) };
     context.propose(key, command).await?;
+    row(context, name, of).await
+}
+
+/// How an import is, as long as it is that copy: who goes on by the answer goes on with its own.
+async fn row(context: &Context, name: &str, of: Option<u64>) -> Result<Json<ZkImportRow>, Problem> {
     let view = context.view(ConsistencyChoice::Linearizable).await?;
     let import = view.state.zk_import(name).ok_or_else(|| Problem::not_found("import", name))?;
+    if of.is_some_and(|of| of != import.status.generation) {
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "conflict",
+            format!("the copy {name} was begun anew meanwhile"),
+        ));
+    }
     Ok(Json(view::import(name, import, view.state.zk())))
 }
 
@@ -162,12 +170,9 @@ pub(crate) async fn add_zk_rows(
     if media_type.as_deref() != Some(BYTES) {
         return Err(unsupported(media_type.as_deref(), BYTES));
     }
-    let generation = generation(&context, &name).await?;
-    let pipe = Pipe::new(context.consensus.clone(), &name, generation, query.from);
+    let pipe = Pipe::new(context.consensus.clone(), &name, query.generation, query.from);
     send_on(body, pipe).await?;
-    let view = context.view(ConsistencyChoice::Linearizable).await?;
-    let import = view.state.zk_import(&name).ok_or_else(|| Problem::not_found("import", &name))?;
-    Ok(Json(view::import(&name, import, view.state.zk())))
+    row(&context, &name, Some(query.generation)).await
 }
 
 /// Applies transactions of the source behind the copy, in order: each behind its length in 4 bytes.
@@ -191,7 +196,7 @@ pub(crate) async fn add_zk_transactions(
         return Err(unsupported(media_type.as_deref(), BYTES));
     }
     let after = number("?after=", &query.after)?;
-    let generation = generation(&context, &name).await?;
+    let generation = query.generation;
     let bytes = super::rows::whole(body).await?;
     take_step(&context, key, &name, ZkImportStep::Transactions { generation, after, bytes }).await
 }

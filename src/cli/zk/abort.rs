@@ -56,7 +56,7 @@ pub(super) async fn run(args: AbortArgs, context: &Context) -> Result<(), Failur
             ),
         )?;
     }
-    let row = feed.step(&ZkStep::Abort { reason, open }).await?;
+    let row = feed.step(&ZkStep::Abort { reason, generation: None, open }).await?;
     context.output.value(&row, || match row.keeps_closed {
         true => format!(
             "the migration {name} is given up; the endpoint here stays closed to clients\n\

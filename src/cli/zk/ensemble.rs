@@ -28,7 +28,7 @@ const LOTS: usize = 8;
 /// How long it may take to find out whether an observer gets in.
 const PROBE_MAX: Duration = Duration::from_secs(15);
 /// The observer's number that only looks.
-const PROBE_ID: i64 = 248;
+pub(super) const PROBE_ID: i64 = 248;
 
 fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::failed(error.to_string())
@@ -120,14 +120,13 @@ async fn as_client(
     again: bool,
     feed: &Feed<'_>,
 ) -> Result<Copy, Failure> {
-    // What is read twice is not read alike: it always begins anew.
-    let before = feed.find().await?.filter(|row| row.source == source);
-    if before.as_ref().is_some_and(|row| row.phase == "copying" && row.next_chunk > 0) {
+    let step = ZkStep::Start { source: source.to_owned(), live: false, again };
+    let before = feed.step(&step).await?;
+    if before.phase == "copying" && before.next_chunk > 0 {
         note("an earlier command was interrupted; a copy as a client begins anew");
     }
-    let again = again || before.is_some();
-    let step = ZkStep::Start { source: source.to_owned(), live: false, again };
-    feed.step(&step).await?;
+    // What is read twice is not read alike, and what was read before may still be on its way.
+    let generation = feed.anew(&before, "").await?.generation;
     let bar = progress(expected, "nodes");
     let (sender, lots) = mpsc::channel::<Bytes>(LOTS);
     let mut inventory = Inventory::default();
@@ -158,12 +157,12 @@ async fn as_client(
         drop(sender);
         walked
     };
-    let (walked, sent) = tokio::join!(reading, feed.rows(0, lots));
+    let (walked, sent) = tokio::join!(reading, feed.rows(generation, 0, lots));
     bar.finish_and_clear();
     sent?;
     let walked: Walked = walked.map_err(failed)?;
     let zxid = format!("{:#x}", walked.zxids.1);
-    let row = feed.step(&ZkStep::Copied { zxid, fuzzy: false }).await?;
+    let row = feed.step(&ZkStep::Copied { generation, zxid, fuzzy: false }).await?;
     Ok(Copy { row, inventory, proof: Proof::Silent, losses: losses(&walked) })
 }
 

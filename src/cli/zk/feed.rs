@@ -43,6 +43,24 @@ impl<'c> Feed<'c> {
         }
     }
 
+    /// The import again, if it is still that copy.
+    pub(super) async fn same(&self, generation: u64) -> Result<ZkImportRow, Failure> {
+        match self.find().await? {
+            Some(row) if row.generation == generation => Ok(row),
+            found => {
+                let what = if found.is_some() { "begun anew" } else { "removed" };
+                let what = format!("the import {} was {what} meanwhile", self.name);
+                Err(Failure::new(Exit::REFUSED, what)
+                    .hint("perhaps by another command; see orch zk migrate status"))
+            }
+        }
+    }
+
+    /// Throws away what that copy has, and begins another one from the same source.
+    pub(super) async fn anew(&self, row: &ZkImportRow, why: &str) -> Result<ZkImportRow, Failure> {
+        self.step(&ZkStep::Anew { generation: row.generation, why: why.to_owned() }).await
+    }
+
     /// Takes a step.
     pub(super) async fn step(&self, step: &ZkStep) -> Result<ZkImportRow, Failure> {
         let call = Call::new(Method::POST, ["zk", "imports", self.name.as_str(), "steps"])
@@ -55,6 +73,7 @@ impl<'c> Feed<'c> {
     /// durable, or where it broke off.
     pub(super) async fn rows(
         &self,
+        generation: u64,
         from: u64,
         lots: mpsc::Receiver<Bytes>,
     ) -> Result<ZkImportRow, Failure> {
@@ -64,7 +83,7 @@ impl<'c> Feed<'c> {
             futures::stream::iter([Ok::<_, std::io::Error>(head.freeze()), Ok(lot)])
         });
         let call = Call::new(Method::POST, ["zk", "imports", self.name.as_str(), "rows"])
-            .query(&ZkRowsQuery { from });
+            .query(&ZkRowsQuery { generation, from });
         let body = reqwest::Body::wrap_stream(framed);
         let response = self.context.client.upload(call, BYTES, body).await?;
         response
@@ -77,6 +96,7 @@ impl<'c> Feed<'c> {
     /// one that the import does not have: `read` is called again when the way broke off.
     pub(super) async fn all_rows<T, E>(
         &self,
+        generation: u64,
         mut next: u64,
         read: impl Fn(&mut dyn FnMut(Vec<u8>) -> bool) -> Result<T, E> + Clone + Send + 'static,
     ) -> Result<(ZkImportRow, T), Failure>
@@ -95,7 +115,7 @@ impl<'c> Feed<'c> {
                     number <= skip || sender.blocking_send(lot.into()).is_ok()
                 })
             });
-            let sent = self.rows(next, lots).await;
+            let sent = self.rows(generation, next, lots).await;
             let read = reader.await.map_err(|error| Failure::failed(error.to_string()))?;
             match (sent, read) {
                 (Ok(row), Ok(read)) => return Ok((row, read)),
@@ -111,19 +131,18 @@ impl<'c> Feed<'c> {
                 }
             }
             // Whichever server answers: it may be another one now.
-            let row = self.find().await?;
-            let row = row.ok_or_else(|| Failure::failed("the import was removed meanwhile"))?;
-            next = row.next_chunk;
+            next = self.same(generation).await?.next_chunk;
         }
     }
 
     /// Sends transactions behind `after`.
     pub(super) async fn transactions(
         &self,
+        generation: u64,
         after: i64,
         lot: Vec<u8>,
     ) -> Result<ZkImportRow, Failure> {
-        let query = ZkTransactionsQuery { after: format!("{after:#x}") };
+        let query = ZkTransactionsQuery { generation, after: format!("{after:#x}") };
         let path = ["zk", "imports", self.name.as_str(), "transactions"];
         let call = Call::new(Method::POST, path).query(&query).body(lot, BYTES).unhurried();
         self.context.client.json(call).await

@@ -13,12 +13,27 @@ use crate::cli::output::note;
 use crate::cli::words::count;
 use crate::limits::ZK_EXAMPLES_MAX;
 use crate::migrate::zookeeper::files::{Copied, Files, TransactionLot};
+use crate::zookeeper::data_dir::{DataDir, DataDirError};
 
 /// Lots of transactions between who reads and who sends.
 const LOTS: usize = 4;
 
 fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::failed(error.to_string())
+}
+
+/// Looks whether there is something to copy at all: a wrong name is told before any server is asked.
+async fn look(path: &Path, logs: Option<&Path>) -> Result<(), Failure> {
+    let (path, logs) = (path.to_owned(), logs.map(Path::to_owned));
+    let found = tokio::task::spawn_blocking(move || DataDir::find(&path, logs.as_deref()));
+    match found.await.map_err(failed)? {
+        Ok(_) => Ok(()),
+        Err(error @ DataDirError::Open { .. }) => Err(failed(error).hint(
+            "name the directory that dataDir names in the source's zoo.cfg (and with --log-dir that \
+             of dataLogDir), or a copy of it on this host",
+        )),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 /// Copies all of it; goes on where an earlier command ended.
@@ -28,6 +43,7 @@ pub(super) async fn copy(
     again: bool,
     feed: &Feed<'_>,
 ) -> Result<Copy, Failure> {
+    look(path, logs).await?;
     let (path, logs) = (path.to_owned(), logs.map(Path::to_owned));
     let begun = feed.find().await?.filter(|row| {
         !again && matches!(row.phase.as_str(), "copying" | "catching_up" | "following")
@@ -46,7 +62,8 @@ pub(super) async fn copy(
     let row = match row.phase.as_str() {
         "copying" => {
             let zxid = format!("{:#x}", files.snapshot_zxid());
-            feed.step(&ZkStep::Copied { zxid, fuzzy: true }).await?
+            let generation = row.generation;
+            feed.step(&ZkStep::Copied { generation, zxid, fuzzy: true }).await?
         }
         _ => row,
     };
@@ -139,7 +156,7 @@ async fn rows(
         bar.finish_and_clear();
         return Ok((start.clone(), copied));
     }
-    let (row, copied) = feed.all_rows(first, read).await?;
+    let (row, copied) = feed.all_rows(start.generation, first, read).await?;
     bar.finish_and_clear();
     Ok((row, copied))
 }
@@ -160,13 +177,14 @@ async fn transactions(
             source.read_transactions(&mut copied, has, |lot| sender.blocking_send(lot).is_ok());
         read.map(|()| copied)
     });
+    let generation = row.generation;
     let exact = async |row: ZkImportRow| {
         if row.phase != "catching_up" {
             return Ok((row, None));
         }
         let right = snapshot_digest.map(|digest| is_digest_of(&row, digest));
         // From now on the digest of each transaction is compared there.
-        Ok::<_, Failure>((feed.step(&ZkStep::Exact).await?, right))
+        Ok::<_, Failure>((feed.step(&ZkStep::Exact { generation }).await?, right))
     };
     let mut right = None;
     let bar = progress(0, "transactions");
@@ -174,7 +192,7 @@ async fn transactions(
         if lot.first > exact_from {
             right = right.or(exact(row).await?.1);
         }
-        row = feed.transactions(lot.after, lot.bytes).await?;
+        row = feed.transactions(generation, lot.after, lot.bytes).await?;
         bar.set_length(row.transactions);
         bar.set_position(row.transactions);
     }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::ensemble::Ways;
+use super::ensemble::{PROBE_ID, Ways};
 use super::feed::Feed;
-use super::{ensemble, files, node_path, observe};
+use super::{ensemble, files, node_path, observe, wait};
 use crate::api::view::zk::{ZkImportRow, ZkStep};
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure, Outcome};
@@ -190,6 +190,13 @@ pub(super) async fn run(args: ImportArgs, context: &Context) -> Outcome {
         }
         Source::Observer(quorum) => {
             let from = LiveSource { quorum: quorum.clone(), clients: None };
+            // A wrong name is told before any server is asked.
+            wait::join(&from, PROBE_ID, 0).await.map_err(|error| {
+                Failure::failed(error.to_string()).hint(
+                    "observer:// names quorum ports (2888), of which the leader's must be open to \
+                     this host; zk:// names the clients' ports",
+                )
+            })?;
             observe::copy(&from, &from.to_string(), args.again, &feed).await?
         }
     };

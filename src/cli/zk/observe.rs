@@ -23,11 +23,13 @@ use crate::jute::{Field, Reader};
 use crate::migrate::zookeeper::chunks::{Chunks, TransactionLots, first_rows};
 use crate::migrate::zookeeper::inventory::Inventory;
 use crate::migrate::zookeeper::link::LiveSource;
-use crate::migrate::zookeeper::second::SecondCopy;
+use crate::migrate::zookeeper::second::{SecondCopy, difference};
 use crate::zookeeper::observer::{Event, Observer};
 
 /// A number that is neither the ensemble's nor of a migration.
 const SERVER_ID: i64 = 247;
+/// The second copy's.
+const SECOND_ID: i64 = 246;
 /// Lots between who reads and who sends.
 const LOTS: usize = 8;
 /// How often a connection that broke is made again.
@@ -112,7 +114,7 @@ pub(super) async fn copy(
         note(&format!("going on behind the transaction {}", row.zxid));
     }
     let inventory = Inventory::default();
-    let mut learner = Learner { source, label, feed, row, inventory, digest: None, joined: false };
+    let mut learner = Learner { source, feed, row, inventory, digest: None, joined: false };
     learner.learn().await?;
     let proof = match learner.digest {
         Some(digest) if is_digest_of(&learner.row, digest) => Proof::Digest(digest),
@@ -125,7 +127,6 @@ pub(super) async fn copy(
 /// What is learnt, and what the import has of it.
 struct Learner<'l> {
     source: &'l LiveSource,
-    label: &'l str,
     feed: &'l Feed<'l>,
     row: ZkImportRow,
     /// Of the tree, if it was sent.
@@ -158,17 +159,19 @@ impl Learner<'_> {
                     }
                     note(&format!("{failure}; joining again"));
                     tokio::time::sleep(PAUSE).await;
-                    let row = self.feed.find().await?;
-                    self.row = row.ok_or_else(|| failed("the import was removed meanwhile"))?;
+                    self.row = self.feed.same(self.row.generation).await?;
                 }
             }
         }
     }
 
     async fn try_learn(&mut self) -> Result<(), End> {
-        if self.row.phase == "copying" && self.row.next_chunk > 0 {
-            // It comes in no certain order: what is there can't be told from what is missing.
-            self.anew("the copy was interrupted before its tree was whole").await?;
+        if self.row.phase == "copying" {
+            // Rows come in no certain order: what is there can't be told from what is missing. And
+            // those of an earlier try may still be on their way, even if none has come.
+            let begun = self.row.next_chunk > 0;
+            let why = "the copy was interrupted before its tree was whole";
+            self.anew(if begun { why } else { "" }).await?;
         }
         let has = match self.row.phase.as_str() {
             "copying" => 0,
@@ -199,7 +202,7 @@ impl Learner<'_> {
                     let (sender, lots) = mpsc::channel(1);
                     let _ = sender.try_send(Bytes::from(first_rows()));
                     drop(sender);
-                    self.feed.rows(0, lots).await.map_err(of_server)?;
+                    self.feed.rows(self.row.generation, 0, lots).await.map_err(of_server)?;
                     self.copied(0).await?;
                 }
                 Event::Transaction { zxid, bytes } => {
@@ -229,14 +232,16 @@ impl Learner<'_> {
             self.apply(&mut behind, lot).await?;
         }
         bar.finish_and_clear();
-        self.row = self.feed.step(&ZkStep::Exact).await.map_err(of_server)?;
+        let exact = ZkStep::Exact { generation: self.row.generation };
+        self.row = self.feed.step(&exact).await.map_err(of_server)?;
         Ok(())
     }
 
     async fn anew(&mut self, why: &str) -> Result<(), End> {
-        note(&format!("{why}: it is copied anew"));
-        let step = ZkStep::Start { source: self.label.to_owned(), live: false, again: true };
-        self.row = self.feed.step(&step).await.map_err(of_server)?;
+        if !why.is_empty() {
+            note(&format!("{why}: it is copied anew"));
+        }
+        self.row = self.feed.anew(&self.row, why).await.map_err(of_server)?;
         Ok(())
     }
 
@@ -275,7 +280,7 @@ impl Learner<'_> {
             }
             Ok(())
         };
-        let (read, sent) = tokio::join!(reading, self.feed.rows(0, lots));
+        let (read, sent) = tokio::join!(reading, self.feed.rows(self.row.generation, 0, lots));
         bar.finish_and_clear();
         sent.map_err(of_server)?;
         read?;
@@ -284,7 +289,8 @@ impl Learner<'_> {
     }
 
     async fn copied(&mut self, zxid: i64) -> Result<(), End> {
-        let step = ZkStep::Copied { zxid: format!("{zxid:#x}"), fuzzy: true };
+        let (generation, zxid) = (self.row.generation, format!("{zxid:#x}"));
+        let step = ZkStep::Copied { generation, zxid, fuzzy: true };
         self.row = self.feed.step(&step).await.map_err(of_server)?;
         self.digest = None;
         Ok(())
@@ -292,7 +298,8 @@ impl Learner<'_> {
 
     /// A lot that holds all up to `behind.last`.
     async fn apply(&mut self, behind: &mut Behind, lot: Vec<u8>) -> Result<(), End> {
-        self.row = self.feed.transactions(behind.after, lot).await.map_err(of_server)?;
+        let sent = self.feed.transactions(self.row.generation, behind.after, lot).await;
+        self.row = sent.map_err(of_server)?;
         behind.after = behind.last;
         Ok(())
     }
@@ -306,7 +313,7 @@ impl Learner<'_> {
             }
             None => "the source says no digest: comparing the copy with a second one",
         });
-        let second = SecondCopy::take(self.source).await;
+        let second = SecondCopy::take(self.source, SECOND_ID).await;
         let mut second = match second {
             Ok(second) => second,
             Err(error) => return Ok(Proof::Open(format!("no second copy could be had: {error}"))),
@@ -331,16 +338,18 @@ impl Learner<'_> {
         while let Some(block) = blocks.next().await {
             file.write_all(&block?).map_err(failed)?;
         }
-        let difference = tokio::task::spawn_blocking(move || {
+        let second = second.finish().await.map_err(failed)?;
+        let compared = tokio::task::spawn_blocking(move || {
             file.seek(SeekFrom::Start(0)).map_err(|error| error.to_string())?;
-            second.difference(file).map_err(|error| error.to_string())
+            difference(file, &second).map_err(|error| error.to_string())
         });
-        match difference.await.map_err(failed)?.map_err(failed)? {
+        match compared.await.map_err(failed)?.map_err(failed)? {
             None => Ok(Proof::Compared),
             Some(place) => {
                 let reason = format!("the copy differs from the source: {place}");
                 // Or it would be gone on with, and digests say nothing of access lists and sessions.
-                let over = ZkStep::Abort { reason: reason.clone(), open: false };
+                let generation = Some(self.row.generation);
+                let over = ZkStep::Abort { reason: reason.clone(), generation, open: false };
                 self.feed.step(&over).await?;
                 let hint = "nothing was changed for clients; the same command copies it anew";
                 Err(failed(reason).hint(hint))

@@ -19,7 +19,8 @@ use crate::consensus::log_disk::{Identity, Loaded};
 use crate::consensus::types::LogId;
 use crate::observe::metrics::Metrics;
 
-const FORMAT: u32 = 1;
+/// Of a directory; 2: with spacers, which a release that knows only 1 would take for damage.
+pub(super) const FORMAT: u32 = 2;
 /// How long a directory may be locked by someone who is about to let go of it.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(50);
@@ -60,13 +61,22 @@ impl LogStore {
 
         let identity = match get(&meta, IDENTITY).map_err(damaged)? {
             Some(Identity { format, .. }) if format > FORMAT => {
-                return Err(LogOpenError::Newer { dir: dir.to_owned(), format });
+                return Err(LogOpenError::Newer { dir: dir.to_owned(), format, known: FORMAT });
             }
             Some(identity) => identity,
             None if !log.is_empty() => return Err(damaged("its identity is missing".to_owned())),
             None => {
                 let identity =
                     Identity { format: FORMAT, server_id: new_id, cluster_id: 0, joining: false };
+                create(dir, &meta, &sync, &identity).map_err(io_error)?;
+                identity
+            }
+        };
+        // From here on it gets what a release that knows only the earlier format can't read.
+        let identity = match identity.format {
+            FORMAT => identity,
+            _ => {
+                let identity = Identity { format: FORMAT, ..identity };
                 create(dir, &meta, &sync, &identity).map_err(io_error)?;
                 identity
             }
@@ -135,7 +145,7 @@ fn try_open_db(dir: &Path) -> Result<sled::Db, LogOpenError> {
     }
 }
 
-/// A new directory: not only its contents, its names too must outlive a loss of power.
+/// A directory of this format: not only its contents, its names too must outlive a loss of power.
 fn create(dir: &Path, meta: &sled::Tree, sync: &SyncHandle, identity: &Identity) -> io::Result<()> {
     meta.insert(IDENTITY, sealed(identity)?).map_err(io::Error::other)?;
     meta.flush().map_err(io::Error::other)?;

@@ -6,6 +6,7 @@ use std::path::Path;
 use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use tempfile::TempDir;
 
+use super::open::FORMAT;
 use super::*;
 use crate::consensus::RaftLog;
 use crate::consensus::log_disk::Identity;
@@ -63,7 +64,7 @@ async fn everything_is_there_after_a_restart() {
     let dir = TempDir::new().unwrap();
     let (mut log, identity) = open(dir.path()).unwrap();
     assert!(log.is_pristine());
-    assert_eq!(identity, Identity { format: 1, server_id: 7, cluster_id: 0, joining: false });
+    assert_eq!(identity, Identity { format: FORMAT, server_id: 7, cluster_id: 0, joining: false });
     let vote = Vote::new(3, 9);
     log.save_vote(&vote).await.unwrap();
     // Small ones that share a frame, and one that is cut into several records.
@@ -198,9 +199,28 @@ async fn a_second_process_and_a_stray_blob_are_refused() {
 async fn a_newer_format_is_refused() {
     let dir = TempDir::new().unwrap();
     let (log, identity) = open(dir.path()).unwrap();
-    log.save_identity(Identity { format: 2, ..identity }).await.unwrap();
+    log.save_identity(Identity { format: FORMAT + 1, ..identity }).await.unwrap();
     log.close().await.unwrap();
-    assert!(matches!(open(dir.path()), Err(LogOpenError::Newer { format: 2, .. })));
+    let error = open(dir.path()).err().map(|error| error.to_string()).unwrap_or_default();
+    let says = format!("has format {}, and this release knows formats up to {FORMAT}", FORMAT + 1);
+    assert!(error.contains(&says) && error.contains("start the server with"), "{error}");
+}
+
+#[tokio::test]
+async fn a_directory_of_an_older_format_gets_this_one() {
+    let dir = TempDir::new().unwrap();
+    let (log, identity) = open(dir.path()).unwrap();
+    log.save_identity(Identity { format: FORMAT - 1, ..identity }).await.unwrap();
+    log.close().await.unwrap();
+    // Also for whoever opens it after that.
+    for _ in 0..2 {
+        let (log, again) = open(dir.path()).unwrap();
+        assert_eq!(again, identity);
+        log.close().await.unwrap();
+    }
+    let db = super::open::open_db(dir.path()).unwrap();
+    let stored = db.open_tree(META).unwrap().get(IDENTITY).unwrap().unwrap();
+    assert_eq!(unsealed::<Identity>(&stored), Some(identity));
 }
 
 #[tokio::test]

@@ -7,20 +7,16 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
-use super::chunks::{Chunks, first_rows};
 use super::link::LiveSource;
+use super::second::{SecondCopy, SecondCopyError};
 use crate::consensus::View;
-use crate::jute::Field;
 use crate::limits::ZK_HELD_BYTES_MAX;
 use crate::state::znodes::ZkImport;
-use crate::zookeeper::observer::Event;
 
 /// A number that is neither the ensemble's nor the one that follows it.
 const SERVER_ID: i64 = 249;
-/// Pieces that wait for whoever builds the tree.
-const WAITING: usize = 16;
 /// What a transaction takes beside its bytes.
 const HELD_OVERHEAD: usize = 48;
 
@@ -30,13 +26,6 @@ pub(super) struct Compared {
     pub(super) zxid: i64,
     /// Where they differ; none: nowhere.
     pub(super) difference: Option<String>,
-}
-
-/// What a tree is built of.
-enum Piece {
-    Rows(Vec<u8>),
-    Copied(i64),
-    Transactions(Vec<u8>),
 }
 
 /// Transactions that are held back, in order.
@@ -64,10 +53,6 @@ impl Held {
     }
 }
 
-async fn put(pieces: &mpsc::Sender<Piece>, piece: Piece) -> Result<(), String> {
-    pieces.send(piece).await.map_err(|_| "the second copy can't be built".to_owned())
-}
-
 /// Takes a second copy of the source, and compares that of the import with it.
 ///
 /// # Errors
@@ -77,87 +62,36 @@ pub(super) async fn compare(
     name: String,
     mut views: watch::Receiver<View>,
 ) -> Result<Compared, String> {
-    let mut observer = source.join(SERVER_ID, 0).await.map_err(|error| error.to_string())?;
-    let (pieces, mut incoming) = mpsc::channel(WAITING);
-    let builder = tokio::task::spawn_blocking(move || {
-        let mut fresh = ZkImport::beside();
-        while let Some(piece) = incoming.blocking_recv() {
-            match piece {
-                Piece::Rows(bytes) => fresh.add_rows(&bytes)?,
-                Piece::Copied(zxid) => fresh.copied(zxid),
-                Piece::Transactions(bytes) => fresh.add_transactions(&bytes)?,
-            }
-        }
-        Ok::<ZkImport, String>(fresh)
-    });
-    let framed = |bytes: &[u8]| Some(bytes).to_bytes();
-    let (mut chunks, mut last) = (Chunks::default(), 0);
-    loop {
-        match observer.next().await.map_err(|error| error.to_string())? {
-            Event::Snapshot { zxid } => last = zxid,
-            Event::Rows(rows) => {
-                for (kind, row) in rows.iter() {
-                    let full = chunks.add_bytes(kind, row).map_err(|error| error.to_string())?;
-                    if let Some(lot) = full {
-                        put(&pieces, Piece::Rows(lot)).await?;
-                    }
-                }
-            }
-            Event::SnapshotEnd => {
-                if let Some(lot) = std::mem::take(&mut chunks).finish() {
-                    put(&pieces, Piece::Rows(lot)).await?;
-                }
-                put(&pieces, Piece::Copied(last)).await?;
-            }
-            Event::Diff => {
-                put(&pieces, Piece::Rows(first_rows())).await?;
-                put(&pieces, Piece::Copied(0)).await?;
-            }
-            Event::Transaction { zxid, bytes } => {
-                last = zxid;
-                put(&pieces, Piece::Transactions(framed(&bytes))).await?;
-            }
-            Event::NewLeader { .. } => break,
-            Event::Truncate { .. } => return Err("the source has no transactions".to_owned()),
-            Event::UpToDate | Event::Heard { .. } => {}
-        }
-    }
+    let said = |error: SecondCopyError| error.to_string();
+    let mut fresh = SecondCopy::take(&source, SERVER_ID).await.map_err(said)?;
     // Exact from here on. The other copy may be ahead, or still behind.
     let zxid_of =
         |view: &View| view.state.zk_import(&name).map_or(i64::MAX, |import| import.tree.zxid());
     let mut held = Held::default();
     let view = loop {
+        let has = fresh.zxid();
         let full = tokio::select! {
-            view = views.wait_for(|view| zxid_of(view) >= last) => match view {
+            view = views.wait_for(|view| zxid_of(view) >= has) => match view {
                 Ok(view) => break view.clone(),
                 Err(_) => return Err("this server is stopping".to_owned()),
             },
-            event = observer.next() => match event.map_err(|error| error.to_string())? {
-                Event::Transaction { zxid, bytes } => held.add(zxid, bytes),
-                _ => Vec::new(),
+            next = fresh.next() => match next.map_err(said)? {
+                Some((zxid, transaction)) => held.add(zxid, transaction),
+                None => Vec::new(),
             },
         };
-        for (zxid, bytes) in full {
-            last = zxid;
-            put(&pieces, Piece::Transactions(framed(&bytes))).await?;
+        for (zxid, transaction) in full {
+            fresh.apply(zxid, transaction).await.map_err(said)?;
         }
     };
     let import = view.state.zk_import(&name).cloned();
     let import: Arc<ZkImport> = import.ok_or_else(|| "the import is gone".to_owned())?;
     let target = import.tree.zxid();
-    for (zxid, bytes) in held.up_to(target) {
-        last = zxid;
-        put(&pieces, Piece::Transactions(framed(&bytes))).await?;
+    for (zxid, transaction) in held.up_to(target) {
+        fresh.apply(zxid, transaction).await.map_err(said)?;
     }
-    while last < target {
-        let event = observer.next().await.map_err(|error| error.to_string())?;
-        if let Event::Transaction { zxid, bytes } = event {
-            last = zxid;
-            put(&pieces, Piece::Transactions(framed(&bytes))).await?;
-        }
-    }
-    drop(pieces);
-    let fresh = builder.await.map_err(|error| error.to_string())??;
+    fresh.follow_to(target).await.map_err(said)?;
+    let fresh = fresh.finish().await.map_err(said)?;
     let difference = tokio::task::spawn_blocking(move || import.tree.difference(&fresh.tree));
     let difference = difference.await.map_err(|error| error.to_string())?;
     Ok(Compared { zxid: target, difference })

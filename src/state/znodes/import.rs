@@ -230,7 +230,7 @@ impl ZkImportStatus {
 
 impl ZkImportStep {
     /// The copy that it is for, if it is for one alone.
-    fn generation(&self) -> Option<u64> {
+    pub fn generation(&self) -> Option<u64> {
         match self {
             Self::Anew { generation, .. }
             | Self::Rows { generation, .. }
@@ -240,15 +240,14 @@ impl ZkImportStep {
             | Self::Compared { generation, .. }
             | Self::Heard { generation, .. }
             | Self::Stop { generation, .. } => Some(*generation),
-            Self::Merge { generation, .. } => *generation,
+            Self::Merge { generation, .. } | Self::Abort { generation, .. } => *generation,
             Self::Start { .. }
             | Self::Compare
             | Self::CutOver { .. }
             | Self::CallOff
             | Self::PortsOpen { .. }
             | Self::Finish
-            | Self::RolledBack
-            | Self::Abort { .. } => None,
+            | Self::RolledBack => None,
         }
     }
 }
@@ -461,7 +460,7 @@ impl Change<'_> {
                 import.status.keeps_closed = false;
                 self.zk_let_in();
             }
-            ZkImportStep::Abort { reason, open } => {
+            ZkImportStep::Abort { reason, open, .. } => {
                 if !matches!(phase, Copying | CatchingUp | Following | Stopped | RolledBack) {
                     return wrong_phase();
                 }

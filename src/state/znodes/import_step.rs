@@ -116,6 +116,9 @@ pub enum ZkImportStep {
     Abort {
         /// Why.
         reason: String,
+        /// Only that copy; none: whichever there is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        generation: Option<u64>,
         /// Clients may come, to the tree that is here; of one that was given up already too.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         open: bool,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::acl;
 use super::import::{ZkImport, refuse};
-use super::import_step::ZkExisting;
+use super::import_step::{ZkExisting, ZkImportPhase};
 use super::node::Znode;
 use super::tree::Tree;
 use crate::jute::op::Owner;
@@ -30,11 +30,14 @@ impl Change<'_> {
         if copy.get(only).is_none() {
             return Err(Rejected::not_found("node in the source", only));
         }
-        copy.quota_count_all();
         let whole = at == "/" && only == "/";
         if whole && matches!(existing, ZkExisting::Refuse | ZkExisting::Replace) {
             if existing == ZkExisting::Refuse {
                 self.zk_must_be_new()?;
+            }
+            // Only so its quotas come along, and in this phase nobody may have counted yet.
+            if import.status.phase == ZkImportPhase::CatchingUp {
+                copy.quota_count_all();
             }
             self.zk_put_tree(copy);
             return Ok(());

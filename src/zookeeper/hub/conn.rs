@@ -1,6 +1,5 @@
 //! One connection as the hub knows it.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -8,10 +7,12 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::pipeline::{Item, Lot, Pipeline};
 use crate::jute::op::{ErrorCode, Op};
 use crate::jute::reply::{ReplyHeader, WatcherEvent};
 use crate::jute::{Field, Id};
-use crate::state::znodes::{ZkCaller, ZkReply};
+use crate::limits::ZK_OUT_BYTES_MAX;
+use crate::state::znodes::ZkCaller;
 use crate::zookeeper::connection::{Out, Room};
 use crate::zookeeper::watches::ConnId;
 
@@ -26,23 +27,6 @@ pub(super) enum Stage {
     Closing,
 }
 
-/// A request that waits for its turn: answers go out in the order of the requests.
-#[derive(Debug)]
-pub(super) enum Item {
-    /// It is answered from the view when its turn comes.
-    Read { xid: i32, op: Op, body: Bytes },
-    /// A write behind a read that is not answered yet, which must not see what it does. `caller`
-    /// is whom it comes from.
-    Held { xid: i32, op: Op, body: Bytes, caller: Arc<ZkCaller> },
-    /// It is on its way through the log, or a read between two that are; the answer comes into
-    /// [`Conn::replies`].
-    Logged { xid: i32, op: Op },
-    /// Its answer is found out elsewhere: how fresh this server is, or what takes long to count.
-    Later { xid: i32, number: u64, answer: Option<Result<Vec<u8>, ErrorCode>> },
-    /// The answer is known.
-    Known { xid: i32, err: ErrorCode, body: Vec<u8> },
-}
-
 /// What is told of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Figures {
@@ -51,26 +35,6 @@ pub(super) struct Figures {
     pub(super) last_op: Option<Op>,
     pub(super) last_xid: i32,
     pub(super) since: Instant,
-}
-
-/// Frames that came together.
-#[derive(Debug, Clone)]
-pub(super) struct Lot {
-    pub(super) arrived: Instant,
-    /// Their share of the bytes that may wait; given back with the last answer.
-    pub(super) room: Option<Arc<Room>>,
-}
-
-/// A request that may go into the log now.
-#[derive(Debug)]
-pub(super) struct Released {
-    pub(super) op: Op,
-    pub(super) body: Bytes,
-    pub(super) caller: Arc<ZkCaller>,
-    /// Bytes of its answer, about, if it is a read.
-    pub(super) answer: usize,
-    /// See [`Lot::room`].
-    pub(super) room: Option<Arc<Room>>,
 }
 
 /// See the module.
@@ -90,11 +54,7 @@ pub(super) struct Conn {
     pub(super) ids: Vec<Id>,
     /// The same, as commands have it.
     pub(super) caller: Arc<ZkCaller>,
-    pub(super) items: VecDeque<(Item, Lot)>,
-    /// How many of them are held.
-    pub(super) held_writes: usize,
-    /// Answers from the log, in order, to the first of them that went there.
-    pub(super) replies: VecDeque<ZkReply>,
+    pub(super) pipeline: Pipeline,
     /// The frames that are being looked at.
     pub(super) lot: Lot,
     /// What came before the session was there.
@@ -128,9 +88,7 @@ impl Conn {
             is_local: false,
             ids,
             caller: Arc::default(),
-            items: VecDeque::new(),
-            held_writes: 0,
-            replies: VecDeque::new(),
+            pipeline: Pipeline::default(),
             lot: Lot { arrived: figures.since, room: None },
             held: Vec::new(),
             buffer: Vec::new(),
@@ -160,68 +118,7 @@ impl Conn {
 
     /// A request that waits for its turn.
     pub(super) fn push(&mut self, item: Item) {
-        self.items.push_back((item, self.lot.clone()));
-    }
-
-    /// Whether the answer to the first request is still to come from elsewhere.
-    pub(super) fn waits(&self) -> bool {
-        match self.items.front() {
-            Some((Item::Held { .. } | Item::Later { answer: None, .. }, _)) => true,
-            Some((Item::Logged { .. }, _)) => self.replies.is_empty(),
-            _ => false,
-        }
-    }
-
-    /// Whether a write may go into the log at once: nothing stands before it but what is there
-    /// already.
-    pub(super) fn may_write(&self) -> bool {
-        matches!(self.items.back(), None | Some((Item::Logged { .. }, _)))
-    }
-
-    /// Writes that need wait for reads no longer, in order, and reads before them that may pass
-    /// with them: `may_pass` says how many bytes they are answered with. They are on their way
-    /// from now on.
-    pub(super) fn release(
-        &mut self,
-        may_pass: impl Fn(Op, &[u8]) -> Option<usize>,
-    ) -> Vec<Released> {
-        let mut released = Vec::new();
-        // Reads that go if a write comes behind them.
-        let mut passing = Vec::new();
-        for place in 0..self.items.len() {
-            if self.held_writes == 0 {
-                break;
-            }
-            match &self.items[place].0 {
-                Item::Logged { .. } => {}
-                Item::Read { op, body, .. } => match may_pass(*op, body) {
-                    Some(answer) => passing.push((place, answer)),
-                    None => break,
-                },
-                Item::Held { .. } => {
-                    for (place, answer) in passing.drain(..).chain([(place, 0)]) {
-                        released.extend(self.log(place, answer));
-                    }
-                    self.held_writes -= 1;
-                }
-                _ => break,
-            }
-        }
-        released
-    }
-
-    /// The request at `place` goes into the log.
-    fn log(&mut self, place: usize, answer: usize) -> Option<Released> {
-        let (item, lot) = self.items.get_mut(place)?;
-        let room = lot.room.clone();
-        let (Item::Read { xid, op, .. } | Item::Held { xid, op, .. }) = *item else { return None };
-        match std::mem::replace(item, Item::Logged { xid, op }) {
-            Item::Read { body, .. } => {
-                Some(Released { op, body, caller: self.caller.clone(), answer, room })
-            }
-            Item::Held { body, caller, .. } => Some(Released { op, body, caller, answer, room }),
-            _ => None,
-        }
+        self.pipeline.push(item, self.lot.clone());
     }
 
     fn frame(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
@@ -263,6 +160,13 @@ impl Conn {
         });
     }
 
+    /// Tells of changes whose turn has come; see [`Pipeline::event`].
+    pub(super) fn tell(&mut self, on_their_way: bool) {
+        while let Some(event) = self.pipeline.event(on_their_way) {
+            self.event(event.kind, event.zxid, &event.path);
+        }
+    }
+
     /// Whether nothing more should be answered now.
     pub(super) fn is_full(&self) -> bool {
         self.out.is_full()
@@ -270,6 +174,10 @@ impl Conn {
 
     /// Hands what was said to the socket; false if the client does not take it.
     pub(super) fn flush(&mut self) -> bool {
+        // Events can't wait without end, whatever it is that they wait for.
+        if self.pipeline.event_bytes() > ZK_OUT_BYTES_MAX {
+            return false;
+        }
         if self.buffer.is_empty() {
             return true;
         }

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use sha1::{Digest, Sha1};
 use std::sync::Arc;
 
-use super::conn::{Item, Lot, Released, Stage};
+use super::conn::Stage;
+use super::pipeline::{Item, Lot, Released};
 use super::{Hub, ZkRequest};
 use crate::jute::op::{ErrorCode, Op, XID_PING};
 use crate::jute::reply::{ConnectReply, ErrorReply, SaslReply};
@@ -192,7 +193,7 @@ impl Hub {
         match op {
             // A sign of life waits for nothing: it says that the server is there.
             Op::Ping => {
-                let zxid = self.view.state.zk().zxid();
+                let zxid = conn.pipeline.told(self.view.state.zk().zxid());
                 conn.reply(XID_PING, zxid, ErrorCode::Ok, &[]);
             }
             Op::Auth => self.auth(id, xid, &body),
@@ -215,7 +216,7 @@ impl Hub {
                 // The answer is the path, as it was asked.
                 let number = self.sync(id, body.to_vec());
                 if let Some(conn) = self.conns.get_mut(&id) {
-                    conn.push(Item::Later { xid, number, answer: None });
+                    conn.push(Item::Later { xid, number, zxid: None, answer: None });
                 }
             }
             Op::CloseSession if conn.is_local => {
@@ -240,12 +241,11 @@ impl Hub {
     fn write(&mut self, id: ConnId, xid: i32, op: Op, body: Bytes) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let caller = conn.caller.clone();
-        if conn.may_write() {
+        if conn.pipeline.may_write() {
             let room = conn.lot.room.clone();
             conn.push(Item::Logged { xid, op });
             self.gather_write(id, Released { op, body, caller, answer: 0, room });
         } else {
-            conn.held_writes += 1;
             conn.push(Item::Held { xid, op, body, caller });
         }
     }
@@ -254,8 +254,8 @@ impl Hub {
     fn refuse(&mut self, id: ConnId, xid: i32) {
         let zxid = self.view.state.zk().zxid();
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        conn.reply(xid, zxid, ErrorCode::Unimplemented, &[]);
-        conn.items.clear();
+        conn.reply(xid, conn.pipeline.told(zxid), ErrorCode::Unimplemented, &[]);
+        conn.pipeline.clear();
         conn.stage = Stage::Closing;
     }
 
@@ -283,7 +283,7 @@ impl Hub {
             conn.ids.len() >= ZK_IDS_MAX || conn.caller.bytes() + body.len() > ZK_IDS_BYTES_MAX;
         let Some(proven) = proven.filter(|_| !crowded) else {
             conn.reply(xid, 0, ErrorCode::AuthFailed, &[]);
-            conn.items.clear();
+            conn.pipeline.clear();
             conn.stage = Stage::Closing;
             return;
         };

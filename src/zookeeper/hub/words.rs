@@ -98,7 +98,7 @@ impl Hub {
     }
 
     fn outstanding(&self) -> usize {
-        self.conns.values().map(|conn| conn.items.len()).sum()
+        self.conns.values().map(|conn| conn.pipeline.len()).sum()
     }
 
     fn server(&self, with_clients: bool) -> String {
@@ -198,7 +198,7 @@ fn line(conn: &Conn, long: bool) -> String {
     let mut text = format!(
         " {}[1](queued={},recved={},sent={}",
         conn.peer,
-        conn.items.len(),
+        conn.pipeline.len(),
         figures.received,
         figures.sent
     );

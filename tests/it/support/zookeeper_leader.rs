@@ -43,6 +43,8 @@ pub struct Source {
     pub nodes: Vec<(String, Vec<u8>)>,
     /// What it says to those who come back.
     pub answer: Answer,
+    /// To how many more it gives its snapshot; others wait for it.
+    pub snapshots: usize,
     transactions: Vec<(i64, Vec<u8>)>,
     /// Connections from before the last change of this are over.
     round: u64,
@@ -66,6 +68,7 @@ impl FakeLeader {
             base: zxid,
             nodes: nodes.collect(),
             answer: Answer::Diff,
+            snapshots: usize::MAX,
             transactions: Vec::new(),
             round: 0,
             stop: false,
@@ -180,6 +183,9 @@ impl Connection {
         let zxid = lock(source).base;
         let mut told = match (has, answer) {
             (0, _) | (_, Answer::Snapshot) => {
+                if !may_have_snapshot(source, round) {
+                    return Ok(());
+                }
                 self.say(SNAP, zxid, None)?;
                 let tree = tree(&lock(source).nodes);
                 self.0.write_all(&tree)?;
@@ -219,6 +225,22 @@ impl Connection {
             self.hear()?;
             std::thread::sleep(PAUSE);
         }
+    }
+}
+
+/// Waits until somebody may have a snapshot; not if the connection is over before that.
+fn may_have_snapshot(source: &Mutex<Source>, round: u64) -> bool {
+    loop {
+        let mut source = lock(source);
+        if source.round != round || source.stop {
+            return false;
+        }
+        if let Some(left) = source.snapshots.checked_sub(1) {
+            source.snapshots = left;
+            return true;
+        }
+        drop(source);
+        std::thread::sleep(PAUSE);
     }
 }
 

@@ -17,18 +17,18 @@ use crate::support::zookeeper_client::{Client, mode};
 use crate::support::zookeeper_leader::{Answer, FakeLeader};
 use crate::support::{Cluster, LONG, LoopbackAddress, Output, command, wait_until};
 
-const S: i64 = 3 << 32 | 0x20;
+pub(super) const S: i64 = 3 << 32 | 0x20;
 
-fn status(cluster: &Cluster) -> Value {
+pub(super) fn status(cluster: &Cluster) -> Value {
     cluster.orch(&["zk", "migrate", "status", "move", "-o", "json"]).json()
 }
 
-fn start(cluster: &Cluster, source: &str, more: &[&str]) {
+pub(super) fn start(cluster: &Cluster, source: &str, more: &[&str]) {
     cluster.orch(&[&["zk", "migrate", "start", "move", source], more].concat()).ok();
 }
 
 /// Waits until the copy follows its source, and has that transaction.
-fn wait_until_following(cluster: &Cluster, zxid: i64) -> Value {
+pub(super) fn wait_until_following(cluster: &Cluster, zxid: i64) -> Value {
     wait_until("the copy to follow", LONG, || {
         let row = status(cluster);
         let there = row["phase"] == "following"
@@ -196,7 +196,7 @@ fn what_cannot_be_applied_stops_the_migration_and_is_named() {
 }
 
 /// A cut-over that runs beside the test.
-struct CutOver {
+pub(super) struct CutOver {
     process: std::process::Child,
     lines: std::io::Lines<BufReader<std::process::ChildStderr>>,
     told: String,
@@ -204,7 +204,7 @@ struct CutOver {
 
 impl CutOver {
     /// Starts it, and reads until it asks to close the ports.
-    fn until_it_asks(cluster: &Cluster, port: &str) -> Self {
+    pub(super) fn until_it_asks(cluster: &Cluster, port: &str) -> Self {
         let address = cluster.api_address("s1");
         let words = ["zk", "migrate", "cutover", "move", "--client-ports", port, "-o", "json"];
         let mut process = command(&[("ORCH_ADDR", &address)], &words)
@@ -222,7 +222,7 @@ impl CutOver {
     }
 
     /// Reads to its end.
-    fn end(mut self) -> Output {
+    pub(super) fn end(mut self) -> Output {
         for line in self.lines {
             self.told.push_str(&line.unwrap());
             self.told.push('\n');
@@ -235,14 +235,14 @@ impl CutOver {
 }
 
 /// A port that takes connections and closes them, until it is dropped.
-struct OpenPort {
-    address: SocketAddr,
+pub(super) struct OpenPort {
+    pub(super) address: SocketAddr,
     stop: Arc<AtomicBool>,
     accepting: Option<JoinHandle<()>>,
 }
 
 impl OpenPort {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
         let stopped = stop.clone();

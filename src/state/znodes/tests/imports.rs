@@ -107,10 +107,10 @@ pub(super) fn cut_over(behind: i64) -> ZkImportStep {
 }
 
 fn abort(open: bool) -> ZkImportStep {
-    ZkImportStep::Abort { reason: "given up".into(), open }
+    ZkImportStep::Abort { reason: "given up".into(), generation: None, open }
 }
 
-fn merge(at: &str, only: &str, existing: ZkExisting) -> ZkImportStep {
+pub(super) fn merge(at: &str, only: &str, existing: ZkExisting) -> ZkImportStep {
     ZkImportStep::Merge { generation: None, at: at.into(), only: only.into(), existing }
 }
 

@@ -1,7 +1,7 @@
 //! What quotas count: on trees that clients change, on those that are brought, and how much of it.
 
 use super::imports::{
-    G, Imports, behind, chunk, copied, cut_over, made, node, rows, start, transaction,
+    G, Imports, behind, chunk, copied, cut_over, made, merge, node, rows, start, transaction,
 };
 use super::*;
 use crate::jute::StatPersisted;
@@ -10,8 +10,8 @@ use crate::jute::request::{MultiOp, MultiRequest};
 use crate::jute::txn::{CreateKind, Txn};
 use crate::limits::ZK_RECOUNTED_NODES_MAX;
 use crate::state::snapshot;
-use crate::state::znodes::ZkImportStep;
 use crate::state::znodes::quota::Recounts;
+use crate::state::znodes::{ZkExisting, ZkImportStep};
 
 const LIMITS: &str = "/zookeeper/quota/app/zookeeper_limits";
 const STATS: &str = "/zookeeper/quota/app/zookeeper_stats";
@@ -161,6 +161,32 @@ fn what_is_brought_is_counted_when_it_is_whole() {
         imports.takes(behind(0, new));
         assert_eq!(figures(&imports.import().tree, INNER), "count=3,bytes=5");
         assert_eq!(figures(&imports.import().tree, STATS), "count=5,bytes=8");
+    }
+}
+
+#[test]
+fn what_goes_in_whole_is_counted_and_a_part_brings_no_quotas() {
+    let goes_in = |exact: bool, only: &str| {
+        let mut imports = Imports::default();
+        imports.takes(start(false, false));
+        for (number, lot) in (0..).zip(rows_with_quotas()) {
+            imports.takes(chunk(number, lot));
+        }
+        imports.takes(copied(true));
+        if exact {
+            imports.takes(ZkImportStep::Exact { generation: G });
+        }
+        imports.takes(merge("/", only, ZkExisting::Replace));
+        imports.state.zk().clone()
+    };
+    // One that is not proven may go in before it is exact.
+    for exact in [false, true] {
+        let whole = goes_in(exact, "/");
+        assert_eq!(
+            (figures(&whole, STATS), figures(&whole, INNER)),
+            ("count=5,bytes=8".to_owned(), "count=2,bytes=4".to_owned())
+        );
+        assert!(goes_in(exact, "/app").get(STATS).is_none());
     }
 }
 
