@@ -313,8 +313,9 @@ impl Consensus {
     /// Waits until this server can't go on, and says why. The process must end then.
     pub async fn fatal(&self) -> String {
         let mut fatal = self.core.fatal.subscribe();
-        match fatal.wait_for(Option::is_some).await {
-            Ok(message) => message.clone().unwrap_or_default(),
+        let message = fatal.wait_for(Option::is_some).await.map(|message| message.clone());
+        match message {
+            Ok(message) => message.unwrap_or_default(),
             // The sender lives as long as this handle.
             Err(_) => std::future::pending().await,
         }

@@ -151,6 +151,14 @@ impl RaftNetworkV2<TypeConfig> for Way {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
+            // openraft's pause after a failure is within its stream: without a look there first, a
+            // server that is down would be asked again as fast as it can be found out.
+            let mut input = input;
+            let Some(first) = input.next().await else {
+                let nothing: BoxStream<'s, _> = Box::pin(futures::stream::empty());
+                return Ok(nothing);
+            };
+            let input = futures::stream::iter([first]).chain(input);
             let mut client = self.client(self.line)?;
             // What can't be encoded ends the stream, and is seen as no progress.
             let messages = input.map(|rpc| encode(&rpc)).take_while(|message| {

@@ -103,7 +103,11 @@ impl Endpoint {
             let doors = stop.child_token();
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = views.wait_for(|view| held_by(&view.state).is_some()) => {
+                held = views.wait_for(|view| held_by(&view.state).is_some()) => {
+                    // This server has failed: nothing comes of its views any more.
+                    if held.is_err() {
+                        return;
+                    }
                     tracing::info!("ZooKeeper's clients are kept away: their tree is elsewhere");
                 }
                 () = self.listen(&doors, &mut next_id) => {}

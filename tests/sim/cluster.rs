@@ -27,6 +27,8 @@ pub const RPC: u16 = 7401;
 pub const API: u16 = 7400;
 pub const ZK: u16 = 2181;
 
+/// How soon a server that stopped by itself is started again.
+const RESTART: Duration = Duration::from_secs(1);
 /// How soon an agent that is not heard is taken for lost.
 pub const NODE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -40,6 +42,8 @@ pub struct ServerHost {
     life: Arc<Life>,
     /// How often it was started.
     pub starts: u64,
+    /// Stopped by itself, it is started again then, as a system's supervisor would.
+    again: Option<Duration>,
 }
 
 /// What is seen of a server's life from outside.
@@ -116,7 +120,8 @@ async fn serve(
     let stop = CancellationToken::new();
     let server = Server::start_on(disk.open(), doors, part, ground, metrics, &stop).await?;
     let _ = life.consensus.set(server.consensus().clone());
-    Err(NodeError::Fatal(server.consensus().fatal().await))
+    let why = server.consensus().fatal().await;
+    Err(NodeError::Fatal(why))
 }
 
 impl Cluster {
@@ -128,6 +133,7 @@ impl Cluster {
             disk: Disk::default(),
             life: Arc::default(),
             starts: 0,
+            again: None,
         });
         let servers = servers.collect();
         Self { kernel, servers, trace, invariants: Arc::default() }
@@ -217,6 +223,13 @@ impl Cluster {
                 self.trace.say(format_args!("s{} stopped itself: {why}", number + 1));
                 self.invariants().stopped_itself(&why);
                 self.crash(number, false);
+                self.servers[number].again = Some(self.kernel.now + RESTART);
+            }
+            if self.servers[number].again.is_some_and(|at| at <= self.kernel.now) {
+                self.servers[number].again = None;
+                if !self.kernel.is_up(self.servers[number].host) {
+                    self.start(number);
+                }
             }
         }
         for number in 0..self.servers.len() {

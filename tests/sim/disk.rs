@@ -63,7 +63,6 @@ impl Disk {
     /// What a server finds when it starts.
     pub fn open(&self) -> Storage {
         let mut platter = self.lock();
-        platter.full = false;
         let identity = *platter.identity.get_or_insert_with(|| Identity {
             format: 1,
             server_id: clock::random().max(1),
@@ -108,9 +107,14 @@ impl Disk {
         *self.lock() = Platter { planted, ..Platter::default() };
     }
 
-    /// From here on, until the server starts anew, nothing fits.
+    /// From here on nothing fits.
     pub fn fill(&self) {
         self.lock().full = true;
+    }
+
+    /// There is room again.
+    pub fn clear(&self) {
+        self.lock().full = false;
     }
 
     /// The next write takes so long.

@@ -174,7 +174,7 @@ impl Kernel {
         if let Some(runtime) = &host.runtime {
             host.clock.lived.fetch_add(missed.as_millis() as u64, Ordering::Relaxed);
             scene(|scene| scene.host.clone_from(&host.name));
-            runtime.block_on(tokio::time::advance(missed));
+            runtime.block_on(async { tokio::time::advance(missed).await });
             scene(|scene| scene.host.clear());
         }
     }
@@ -222,7 +222,8 @@ impl Kernel {
             host.owed -= millis * 1_000_000;
             host.clock.lived.fetch_add(millis as u64, Ordering::Relaxed);
             scene(|scene| scene.host.clone_from(&host.name));
-            runtime.block_on(tokio::time::sleep(Duration::from_millis(millis as u64)));
+            let length = Duration::from_millis(millis as u64);
+            runtime.block_on(async { tokio::time::sleep(length).await });
         }
         scene(|scene| scene.host.clear());
         if let Some(panicked) = scene(|scene| scene.panicked.take()) {

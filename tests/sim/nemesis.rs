@@ -15,6 +15,7 @@ enum Later {
     Join(usize, usize),
     Calm,
     SetRight(usize),
+    Clear(usize),
 }
 
 /// Who decides what happens next, and undoes it in time.
@@ -56,6 +57,7 @@ impl Nemesis {
         cluster.kernel.wires.mend();
         for number in 0..cluster.servers.len() {
             let host = cluster.servers[number].host;
+            cluster.servers[number].disk.clear();
             cluster.kernel.drift(host, 0);
             cluster.kernel.set_wrong(host, 0);
             if cluster.kernel.is_paused(host) {
@@ -149,7 +151,7 @@ impl Nemesis {
             17 if is_up => {
                 self.did(cluster, "disk full", &name);
                 cluster.servers[victim].disk.fill();
-                self.at(cluster, between(2000, 5000), Later::Start(victim));
+                self.at(cluster, between(1000, 5000), Later::Clear(victim));
             }
             18 => {
                 self.did(cluster, "clock", &name);
@@ -193,6 +195,7 @@ fn undo(cluster: &mut Cluster, what: Later) {
             let (a, b) = (server_ip(from).into(), server_ip(to).into());
             cluster.kernel.wires.change(a, b, |way| way.cut = false);
         }
+        Later::Clear(number) => cluster.servers[number].disk.clear(),
         Later::Calm => cluster.kernel.wires.change_usual(|way| *way = Default::default()),
         Later::SetRight(number) => {
             let host = cluster.servers[number].host;

@@ -67,7 +67,9 @@ pub struct Failure {
 pub fn catch_panics() {
     std::panic::set_hook(Box::new(|info| {
         let text = info.to_string();
-        scene(|scene| scene.panicked.get_or_insert(text));
+        scene(|scene| {
+            scene.panicked.get_or_insert(text);
+        });
     }));
 }
 
@@ -80,7 +82,7 @@ fn words(panic: &(dyn Any + Send)) -> String {
 pub fn seed(seed: u64, plan: &Plan) -> Result<Outcome, Failure> {
     clock::seed_thread(seed);
     scene(|scene| *scene = Scene::default());
-    let trace = Trace { aloud: plan.aloud, ..Trace::default() };
+    let trace = Trace::new(plan.aloud);
     let subscriber = trace.subscriber(LevelFilter::INFO);
     let ran = catch_unwind(AssertUnwindSafe(|| {
         tracing::subscriber::with_default(subscriber, || storm_and_calm(plan, &trace))

@@ -21,10 +21,15 @@ const KEPT: usize = 4000;
 pub struct Trace {
     lines: Arc<Mutex<VecDeque<String>>>,
     /// Every line is printed at once, too.
-    pub aloud: bool,
+    aloud: bool,
 }
 
 impl Trace {
+    /// Nothing was said yet; `aloud`: what is said is printed at once, too.
+    pub fn new(aloud: bool) -> Self {
+        Self { aloud, ..Self::default() }
+    }
+
     /// Adds a line of the simulation's own.
     pub fn say(&self, what: impl fmt::Display) {
         let line =

@@ -192,8 +192,10 @@ impl State {
             let Some(pipe) = self.pipes.get_mut(&id) else { continue };
             if held {
                 // It is sent again and again.
-                pipe.sent[0].0 = now + RESEND;
-                pipe.last = pipe.last.max(now + RESEND);
+                if let Some(next) = pipe.sent.front_mut() {
+                    next.0 = now + RESEND;
+                    pipe.last = pipe.last.max(next.0);
+                }
                 continue;
             }
             if pipe.deaf {
