@@ -29,8 +29,6 @@ pub mod state_machine;
 mod succession;
 mod transport;
 pub mod types;
-pub mod virtual_time;
-mod watched;
 
 pub use self::config::{Config, OpenError, StartError, Tuning};
 pub use self::handle::{

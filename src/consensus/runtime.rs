@@ -1,9 +1,7 @@
-//! The asynchronous runtime that openraft runs on: tokio, but random numbers come from `clock`,
-//! time from `virtual_time`, and watchers are woken in order, so that a simulation's seed decides
-//! everything.
+//! The asynchronous runtime that openraft runs on: tokio, but random numbers come from `clock`, so
+//! that a simulation's seed decides them too.
 
 use std::future::Future;
-use std::ops::{Add, AddAssign, Sub, SubAssign};
 use std::time::Duration;
 
 use openraft::AsyncRuntime;
@@ -11,57 +9,8 @@ use openraft::base::OptionalSend;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::virtual_time;
-use super::watched::Watched;
-
 #[allow(deprecated, reason = "the adapter's own crate brings nothing else")]
 type Tokio = openraft::impls::TokioRuntime;
-
-/// A point in time; see `virtual_time`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Instant(Duration);
-
-impl Add<Duration> for Instant {
-    type Output = Self;
-
-    fn add(self, length: Duration) -> Self {
-        Self(self.0.saturating_add(length))
-    }
-}
-
-impl AddAssign<Duration> for Instant {
-    fn add_assign(&mut self, length: Duration) {
-        *self = *self + length;
-    }
-}
-
-impl Sub<Duration> for Instant {
-    type Output = Self;
-
-    fn sub(self, length: Duration) -> Self {
-        Self(self.0.saturating_sub(length))
-    }
-}
-
-impl SubAssign<Duration> for Instant {
-    fn sub_assign(&mut self, length: Duration) {
-        *self = *self - length;
-    }
-}
-
-impl Sub<Self> for Instant {
-    type Output = Duration;
-
-    fn sub(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
-    }
-}
-
-impl openraft::Instant for Instant {
-    fn now() -> Self {
-        Self(virtual_time::now())
-    }
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -70,13 +19,14 @@ pub struct Runtime(Tokio);
 impl AsyncRuntime for Runtime {
     type JoinError = <Tokio as AsyncRuntime>::JoinError;
     type JoinHandle<T: OptionalSend + 'static> = <Tokio as AsyncRuntime>::JoinHandle<T>;
-    type Sleep = virtual_time::Sleep;
-    type Instant = Instant;
-    type TimeoutError = virtual_time::TooLong;
-    type Timeout<R, T: Future<Output = R> + OptionalSend> = virtual_time::Timeout<T>;
+    type Sleep = <Tokio as AsyncRuntime>::Sleep;
+    type Instant = <Tokio as AsyncRuntime>::Instant;
+    type TimeoutError = <Tokio as AsyncRuntime>::TimeoutError;
+    type Timeout<R, T: Future<Output = R> + OptionalSend> =
+        <Tokio as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = SmallRng;
     type Mpsc = <Tokio as AsyncRuntime>::Mpsc;
-    type Watch = Watched;
+    type Watch = <Tokio as AsyncRuntime>::Watch;
     type Oneshot = <Tokio as AsyncRuntime>::Oneshot;
     type Mutex<T: OptionalSend + 'static> = <Tokio as AsyncRuntime>::Mutex<T>;
 
@@ -89,25 +39,25 @@ impl AsyncRuntime for Runtime {
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {
-        virtual_time::sleep(duration)
+        Tokio::sleep(duration)
     }
 
-    fn sleep_until(deadline: Instant) -> Self::Sleep {
-        virtual_time::sleep_until(deadline.0)
+    fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
+        Tokio::sleep_until(deadline)
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(
         duration: Duration,
         future: F,
     ) -> Self::Timeout<R, F> {
-        virtual_time::timeout(duration, future)
+        Tokio::timeout(duration, future)
     }
 
     fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
-        deadline: Instant,
+        deadline: Self::Instant,
         future: F,
     ) -> Self::Timeout<R, F> {
-        virtual_time::timeout_at(deadline.0, future)
+        Tokio::timeout_at(deadline, future)
     }
 
     fn is_panic(join_error: &Self::JoinError) -> bool {

@@ -30,7 +30,6 @@ mod rollouts;
 mod room;
 mod server;
 mod settings;
-mod simulation;
 mod survival;
 mod traffic;
 mod zookeeper;
