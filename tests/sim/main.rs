@@ -15,6 +15,7 @@ mod kernel;
 mod nemesis;
 mod registers;
 mod run;
+mod sessions;
 mod trace;
 mod wires;
 

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod leaders;
+mod znodes;
 
 use orch::state::State;
 
@@ -27,7 +28,10 @@ impl Invariants {
 
     /// A server has applied an entry.
     pub fn applied(&mut self, server: usize, index: u64, state: &State) {
-        self.entries += u64::from(self.agreement.applied(server, index, state));
+        if self.agreement.applied(server, index, state) {
+            self.entries += 1;
+            znodes::check(index, state);
+        }
     }
 
     /// A server takes another, or itself, for the leader of a term.
