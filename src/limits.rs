@@ -121,6 +121,10 @@ pub const LOG_GROUP_ENTRIES_MAX: usize = 8192;
 pub const LOG_GROUP_BYTES_MAX: usize = 8 << 20;
 /// Bytes of one frame of the log, unless one entry alone has more.
 pub const LOG_FRAME_BYTES: usize = 128 << 10;
+/// Bytes of the log's journal, after which sled has to have all of it.
+pub const LOG_JOURNAL_BYTES: u64 = 32 << 20;
+/// Bytes by which the journal's file grows until it has them all.
+pub const LOG_JOURNAL_STEP_BYTES: u64 = 1 << 20;
 /// Frames that are purged in one step.
 pub const LOG_PURGE_FRAMES: usize = 256;
 /// Bytes of entries in one message to a follower, unless one entry alone has more.

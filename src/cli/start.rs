@@ -176,6 +176,7 @@ fn run(process: Process, log: &str, started: impl FnOnce()) -> Outcome {
         .init();
     install_crypto();
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers())
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
@@ -190,6 +191,14 @@ fn run(process: Process, log: &str, started: impl FnOnce()) -> Outcome {
         _ => std::time::Duration::from_secs(1),
     });
     ended.map(|()| Exit::DONE).map_err(|error| Failure::failed(error.to_string()))
+}
+
+/// Threads for tasks. One core is left to the log's thread, on which every write waits: a worker that
+/// is woken only to find nothing to do would take it away just then. Whatever takes long has threads
+/// of its own.
+fn workers() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.saturating_sub(1).max(1)
 }
 
 fn follow_signals(stop: Stop) -> std::io::Result<impl Future<Output = ()>> {

@@ -1,11 +1,14 @@
 //! The log, the vote and a server's identity on sled: the only place that names it.
 //!
-//! One record a group commit, not one an entry. Entries are durable once sled has written them
-//! *and* a second descriptor of its file was synced: sled's own flush does not outlive a loss of
-//! power. Start at [`LogStore::open`].
+//! One record a group commit, not one an entry. Entries are durable once the [`journal`] has them,
+//! which is synced each time; sled has them a moment later. Before the journal begins anew, sled is
+//! flushed *and* a second descriptor of its file is synced: sled's own flush does not outlive a
+//! loss of power. Start at [`LogStore::open`].
 
+mod changes;
 mod end_mark;
 mod frame;
+mod journal;
 mod open;
 mod spacers;
 mod writer;
@@ -36,9 +39,10 @@ const PURGED: &str = "purged";
 const IDENTITY: &str = "identity";
 /// The number of the last sync.
 const SYNCED: &str = "synced";
-/// A frame's bytes are cut into records of this size, each under (first index, part): a larger
-/// one would be a sled "blob", a file of its own that sled neither syncs nor always removes.
-const PART_BYTES: usize = 256 << 10;
+/// A frame's bytes are cut into records of this size, each under (first index, part): a leaf of
+/// sled's tree, which has up to 17 of them, must stay below a quarter of a segment. A larger one
+/// would be a sled "blob", a file of its own that sled neither syncs nor always removes.
+const PART_BYTES: usize = 96 << 10;
 
 /// Why a log can't be opened.
 #[derive(Debug, thiserror::Error)]

@@ -13,13 +13,17 @@ use tokio::sync::{mpsc, watch};
 
 use super::handle::View;
 use super::snapshot_store::{SnapshotData, SnapshotStore};
-use super::types::{Batch, LogId, Payload, Replies, SnapshotMeta, StoredMembership, TypeConfig};
+use super::types::{
+    Batch, LogId, Payload, Replies, SnapshotMeta, StoredMembership, TypeConfig, entry_bytes,
+};
 use crate::ground::{Offload, Witness};
 use crate::observe::metrics::Metrics;
 use crate::state::{Stamp, State, codec};
 
 /// Requests applied before a view is published and answers go out, in a long run of entries.
 const REQUESTS_PER_VIEW: usize = 1024;
+/// Bytes of entries applied before other tasks have a turn.
+const BYTES_PER_TURN: usize = 256 << 10;
 
 /// A state at an index where all servers compute its checksum.
 #[derive(Debug)]
@@ -154,8 +158,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let mut waiting = Vec::new();
         let mut counts = BTreeMap::new();
         let mut requests = 0;
+        let mut bytes = 0;
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
+            // A run of large ones would hold up heartbeats.
+            if bytes >= BYTES_PER_TURN {
+                bytes = 0;
+                tokio::task::yield_now().await;
+            }
+            bytes += entry_bytes(&entry);
             let index = entry.log_id.index;
             let replies = match entry.payload {
                 Payload::Blank => {

@@ -1,8 +1,9 @@
 //! How far the log was synced, beside sled's own file.
 //!
-//! sled takes damage for the half of a last write and drops what lies behind it without a word. So
-//! each sync has a number, kept in sled and, once the sync is done, here: if sled knows a lower one
-//! when it is opened, something that was acknowledged is missing.
+//! sled takes damage for the half of a last write and drops what lies behind it without a word, and
+//! a journal has no more than its bytes say. So each sync has a number, kept with what was written
+//! and, once the sync is done, here: if a lower one is found when the log is opened, something that
+//! was acknowledged is missing.
 
 use std::fs::File;
 use std::io;

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::changes::Changes;
 use super::end_mark::EndMark;
+use super::journal::Journal;
 use super::spacers::{self, Spacers};
 use super::writer::{FrameInfo, Records, Syncs, Writer};
 use super::{
@@ -19,7 +21,7 @@ use crate::consensus::log_disk::{Identity, Loaded};
 use crate::consensus::types::LogId;
 use crate::observe::metrics::Metrics;
 
-/// Of a directory; 2: with spacers, which a release that knows only 1 would take for damage.
+/// Of a directory; 2: with spacers and a journal, which a release that knows only 1 would take for damage.
 pub(super) const FORMAT: u32 = 2;
 /// How long a directory may be locked by someone who is about to let go of it.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
@@ -51,7 +53,9 @@ impl LogStore {
         check_blobs(dir).map_err(|what| damaged(what.to_owned()))?;
         let sync = SyncHandle::open(dir).map_err(io_error)?;
         let (mark, noted) = EndMark::open(dir).map_err(io_error)?;
-        let synced = get(&meta, SYNCED).map_err(damaged)?.unwrap_or(0);
+        let of_sled = get(&meta, SYNCED).map_err(damaged)?.unwrap_or(0);
+        let (journal, found) = Journal::open(dir, of_sled).map_err(io_error)?;
+        let synced = of_sled + found.len() as u64;
         if synced < noted {
             return Err(damaged(format!(
                 "of its writes, the last {} are missing at its end",
@@ -59,11 +63,24 @@ impl LogStore {
             )));
         }
 
-        let identity = match get(&meta, IDENTITY).map_err(damaged)? {
-            Some(Identity { format, .. }) if format > FORMAT => {
-                return Err(LogOpenError::Newer { dir: dir.to_owned(), format, known: FORMAT });
+        let newer = |identity: &Identity| match identity.format {
+            format if format > FORMAT => {
+                Err(LogOpenError::Newer { dir: dir.to_owned(), format, known: FORMAT })
             }
-            Some(identity) => identity,
+            _ => Ok(()),
+        };
+        let identity: Option<Identity> = get(&meta, IDENTITY).map_err(damaged)?;
+        identity.as_ref().map_or(Ok(()), newer)?;
+        if !found.is_empty() {
+            hand_over(found, synced, &log, &meta).map_err(damaged)?;
+            db.flush().map_err(|error| damaged(error.to_string()))?;
+            sync.sync().map_err(io_error)?;
+        }
+        let identity = match get(&meta, IDENTITY).map_err(damaged)? {
+            Some(identity) => {
+                newer(&identity)?;
+                identity
+            }
             None if !log.is_empty() => return Err(damaged("its identity is missing".to_owned())),
             None => {
                 let identity =
@@ -88,7 +105,7 @@ impl LogStore {
             entries: Vec::new(),
         };
         let records = load_records(&log, &mut loaded).map_err(damaged)?;
-        let syncs = Syncs { handle: sync, mark, number: synced };
+        let syncs = Syncs { handle: sync, journal, mark, number: synced };
         let writer = Writer::new(db, log, meta, syncs, records, dir.to_owned(), metrics);
         Ok(Opened { store: LogStore { writer }, loaded, identity })
     }
@@ -155,6 +172,33 @@ fn create(dir: &Path, meta: &sled::Tree, sync: &SyncHandle, identity: &Identity)
         File::open(ancestor)?.sync_all()?;
     }
     Ok(())
+}
+
+/// Gives sled what only the journal has, and the number of the last sync with it. All of it is
+/// carried out again, in order, whatever sled has of it: that leads to the same.
+fn hand_over(
+    found: Vec<Changes>,
+    synced: u64,
+    log: &sled::Tree,
+    meta: &sled::Tree,
+) -> Result<(), String> {
+    let words = |error: sled::Error| error.to_string();
+    let purged: Option<LogId> = get(meta, PURGED)?;
+    for changes in found {
+        changes.carry_out(log, meta).map_err(words)?;
+    }
+    // Frames are purged in sled alone, which may be further with it.
+    if let Some(purged) = purged
+        && get::<LogId>(meta, PURGED)?.is_none_or(|again| again.index < purged.index)
+    {
+        put(meta, PURGED, &purged)?;
+    }
+    put(meta, SYNCED, &synced)
+}
+
+fn put<T: serde::Serialize>(meta: &sled::Tree, name: &str, value: &T) -> Result<(), String> {
+    let bytes = sealed(value).map_err(|error| error.to_string())?;
+    meta.insert(name, bytes).map(|_| ()).map_err(|error| error.to_string())
 }
 
 fn get<T: serde::de::DeserializeOwned>(meta: &sled::Tree, name: &str) -> Result<Option<T>, String> {

@@ -1,17 +1,19 @@
 //! The log on a real disk: what comes back, and what damage is noticed.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use tempfile::TempDir;
 
+use super::changes::Changes;
+use super::journal::Journal;
 use super::open::FORMAT;
 use super::*;
 use crate::consensus::RaftLog;
 use crate::consensus::log_disk::Identity;
 use crate::consensus::types::{Batch, Entry, LogId, Membership, Payload, Vote};
-use crate::limits::LOG_FRAME_BYTES;
+use crate::limits::{LOG_FRAME_BYTES, LOG_JOURNAL_BYTES};
 use crate::observe::metrics::Metrics;
 
 fn log_id(index: u64) -> LogId {
@@ -267,6 +269,173 @@ async fn spacers_are_nobody_s_entries_and_go_with_the_frames() {
     });
 }
 
+/// Files of a log's directory: of the journal, or sled's.
+fn files(dir: &Path, of_journal: bool) -> Vec<PathBuf> {
+    let ours = |path: &PathBuf| path.ends_with("journal") || path.ends_with("synced");
+    let files = std::fs::read_dir(dir).unwrap().map(|file| file.unwrap().path());
+    files.filter(|path| path.is_file() && ours(path) == of_journal).collect()
+}
+
+/// Copies them as they are now. sled's can be copied when its directory is closed, and ours at any
+/// time: with sled's of an earlier one, they are what a crash may leave.
+fn copied(dir: &Path, of_journal: bool, to: &Path) {
+    for file in files(dir, of_journal) {
+        std::fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+    }
+}
+
+/// What is in a directory that a crash left.
+async fn found_in(dir: &Path) -> (RaftLog, Vec<Entry>) {
+    let (mut log, _) = open(dir).unwrap();
+    let found = log.try_get_log_entries(..).await.unwrap();
+    (log, found)
+}
+
+#[tokio::test]
+async fn what_sled_does_not_have_yet_is_in_the_journal() {
+    let (dir, early) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (mut log, identity) = open(dir.path()).unwrap();
+    for first in (0..100).step_by(10) {
+        log.blocking_append(entries(first..first + 10, 50)).await.unwrap();
+    }
+    log.close().await.unwrap();
+    copied(dir.path(), false, early.path());
+
+    let (mut log, _) = open(dir.path()).unwrap();
+    let vote = Vote::new(3, 9);
+    log.save_vote(&vote).await.unwrap();
+    log.blocking_append(entries(100..105, 50)).await.unwrap();
+    // Across the frame that begins at 90, then other entries in its place.
+    log.truncate_after(Some(log_id(94))).await.unwrap();
+    log.blocking_append(entries(95..110, 60)).await.unwrap();
+    log.purge(log_id(30)).await.unwrap();
+    log.blocking_append([entry(110, 3 * PART_BYTES)]).await.unwrap();
+    let joined = Identity { cluster_id: 5, joining: true, ..identity };
+    log.save_identity(joined).await.unwrap();
+    let mut expected = log.try_get_log_entries(..).await.unwrap();
+    copied(dir.path(), true, early.path());
+    drop(log);
+
+    // sled as it was at the beginning; then with all that it was given.
+    for crashed in [&early, &dir] {
+        for _ in 0..2 {
+            let (mut log, found) = found_in(crashed.path()).await;
+            assert_eq!(found, expected);
+            assert_eq!(log.read_vote().await.unwrap(), Some(vote));
+            let state = log.get_log_state().await.unwrap();
+            assert_eq!(state.last_purged_log_id, Some(log_id(30)));
+            log.close().await.unwrap();
+            assert_eq!(open(crashed.path()).unwrap().1, joined);
+        }
+    }
+    // And it goes on from there.
+    let (mut log, _) = open(early.path()).unwrap();
+    log.blocking_append(entries(111..112, 5)).await.unwrap();
+    expected.extend(entries(111..112, 5));
+    assert_eq!(reopened(early.path(), log).await.1, expected);
+}
+
+#[tokio::test]
+async fn what_was_purged_in_sled_alone_is_no_hole() {
+    let (dir, crashed) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (mut log, _) = open(dir.path()).unwrap();
+    for first in (0..100).step_by(10) {
+        log.blocking_append(entries(first..first + 10, 50)).await.unwrap();
+    }
+    log.purge(log_id(19)).await.unwrap();
+    log.blocking_append(entries(100..101, 50)).await.unwrap();
+    copied(dir.path(), true, crashed.path());
+    // Nothing is written behind it before the end.
+    log.purge(log_id(59)).await.unwrap();
+    log.close().await.unwrap();
+    let db = super::open::open_db(dir.path()).unwrap();
+    db.open_tree(META).unwrap().remove(SYNCED).unwrap();
+    drop(db);
+    copied(dir.path(), false, crashed.path());
+    let (mut log, found) = found_in(crashed.path()).await;
+    assert_eq!(found, entries(60..101, 50));
+    let state = log.get_log_state().await.unwrap();
+    assert_eq!(state.last_purged_log_id, Some(log_id(59)));
+}
+
+#[tokio::test]
+async fn the_end_of_a_journal_is_only_missing_if_it_was_acknowledged() {
+    let dir = TempDir::new().unwrap();
+    let (mut log, _) = open(dir.path()).unwrap();
+    log.close().await.unwrap();
+    let [whole, torn, lost] = [(); 3].map(|()| TempDir::new().unwrap());
+    for to in [&whole, &torn, &lost] {
+        copied(dir.path(), false, to.path());
+    }
+    (log, _) = open(dir.path()).unwrap();
+    log.blocking_append(entries(0..5, 50)).await.unwrap();
+    let before = std::fs::read(dir.path().join("synced")).unwrap();
+    let at = end_of_journal(dir.path());
+    log.blocking_append(entries(5..9, 50)).await.unwrap();
+    for to in [&whole, &torn, &lost] {
+        copied(dir.path(), true, to.path());
+    }
+    assert_eq!(found_in(whole.path()).await.1, entries(0..9, 50));
+    let tear = |dir: &Path| {
+        let mut bytes = std::fs::read(dir.join("journal")).unwrap();
+        bytes[at + 40] ^= 1;
+        std::fs::write(dir.join("journal"), bytes).unwrap();
+    };
+    tear(torn.path());
+    std::fs::write(torn.path().join("synced"), before).unwrap();
+    assert_eq!(found_in(torn.path()).await.1, entries(0..5, 50));
+    tear(lost.path());
+    assert_eq!(damage(lost.path()), "of its writes, the last 1 are missing at its end");
+    std::fs::remove_file(lost.path().join("journal")).unwrap();
+    assert_eq!(damage(lost.path()), "of its writes, the last 2 are missing at its end");
+}
+
+/// Where nothing but zeros follows.
+fn end_of_journal(dir: &Path) -> usize {
+    let bytes = std::fs::read(dir.join("journal")).unwrap();
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+}
+
+#[tokio::test]
+async fn a_full_journal_begins_anew() {
+    let (dir, crashed) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (mut log, _) = open(dir.path()).unwrap();
+    let large = 1 << 20;
+    let count = 2 * LOG_JOURNAL_BYTES / large as u64;
+    for index in 0..count {
+        log.blocking_append([entry(index, large)]).await.unwrap();
+    }
+    let length = std::fs::metadata(dir.path().join("journal")).unwrap().len();
+    assert!(length <= LOG_JOURNAL_BYTES);
+    let (log, found) = reopened(dir.path(), log).await;
+    assert!(found == entries(0..count, large));
+    // What stands in it from before is nobody's.
+    log.close().await.unwrap();
+    copied(dir.path(), false, crashed.path());
+    let (mut log, _) = open(dir.path()).unwrap();
+    log.blocking_append(entries(count..count + 3, 9)).await.unwrap();
+    copied(dir.path(), true, crashed.path());
+    assert_eq!(found_in(crashed.path()).await.1[count as usize..], entries(count..count + 3, 9));
+}
+
+#[test]
+fn a_journal_takes_one_group_of_any_size() {
+    let dir = TempDir::new().unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), 0).unwrap();
+    let (mut large, mut small) = (Changes::default(), Changes::default());
+    large.put(key(1, 0), vec![7; LOG_JOURNAL_BYTES as usize].into());
+    small.put(key(2, 0), b"x".into());
+    journal.append(1, &large).unwrap();
+    assert!(!journal.has_room(&small));
+    let (mut journal, found) = Journal::open(dir.path(), 0).unwrap();
+    assert!(found == [large]);
+    journal.begin_anew().unwrap();
+    assert_eq!(std::fs::metadata(dir.path().join("journal")).unwrap().len(), LOG_JOURNAL_BYTES);
+    assert!(journal.has_room(&small));
+    journal.append(2, &small).unwrap();
+    assert_eq!(Journal::open(dir.path(), 1).unwrap().1, [small]);
+}
+
 #[test]
 fn the_bytes_of_a_frame_are_pinned() {
     let mut frame = FrameWriter::new(0);
@@ -278,7 +447,37 @@ fn the_bytes_of_a_frame_are_pinned() {
     crate::consensus::tests::golden("log-frame-v1.bin", &bytes);
 }
 
+#[test]
+fn the_bytes_of_a_journal_are_pinned() {
+    let dir = TempDir::new().unwrap();
+    let (mut journal, found) = Journal::open(dir.path(), 41).unwrap();
+    assert!(found.is_empty());
+    let mut changes = Changes::default();
+    changes.put(key(7, 0), b"frame".into());
+    changes.remove(key(9, 1));
+    changes.put_meta(VOTE, b"vote".to_vec());
+    assert!(journal.has_room(&changes));
+    journal.append(42, &changes).unwrap();
+    let end = end_of_journal(dir.path());
+    let bytes = std::fs::read(dir.path().join("journal")).unwrap();
+    crate::consensus::tests::golden("log-journal-v1.bin", &bytes[..end]);
+    assert_eq!(Journal::open(dir.path(), 41).unwrap().1, [changes]);
+    // Another number begins there.
+    assert!(Journal::open(dir.path(), 42).unwrap().1.is_empty());
+}
+
 proptest::proptest! {
+    #[test]
+    fn bytes_that_are_no_changes_are_refused_or_read_whole(
+        bytes in proptest::collection::vec(0..4u8, 0..200),
+    ) {
+        if let Some(changes) = Changes::read(&bytes) {
+            let mut again = Vec::new();
+            changes.write(&mut again);
+            proptest::prop_assert_eq!(again, bytes);
+        }
+    }
+
     #[test]
     fn no_damage_to_a_frame_goes_unseen(place in 0..300usize, bit in 0..8u8, cut in 0..300usize) {
         let mut frame = FrameWriter::new(1);

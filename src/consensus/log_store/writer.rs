@@ -1,5 +1,5 @@
-//! The thread that writes the log: takes what has gathered, makes it durable with one sync, and
-//! tells everyone who waits.
+//! The thread that writes the log: takes what has gathered, makes it durable with one sync, tells
+//! everyone who waits, and hands it on to sled.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,7 +11,9 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
+use super::changes::Changes;
 use super::end_mark::EndMark;
+use super::journal::Journal;
 use super::open::check_blobs;
 use super::spacers::Spacers;
 use super::{
@@ -38,6 +40,7 @@ pub(super) struct FrameInfo {
 /// Syncs, and their numbers.
 pub(super) struct Syncs {
     pub(super) handle: SyncHandle,
+    pub(super) journal: Journal,
     pub(super) mark: EndMark,
     /// Of the last one.
     pub(super) number: u64,
@@ -55,6 +58,10 @@ pub(super) struct Writer {
     log: sled::Tree,
     meta: sled::Tree,
     syncs: Syncs,
+    /// What is durable, and sled does not have yet.
+    owed: Changes,
+    /// What sled has, and is to be durable with whatever is written next.
+    unsynced: Changes,
     /// By first index.
     frames: BTreeMap<u64, FrameInfo>,
     spacers: Spacers,
@@ -85,6 +92,8 @@ impl Writer {
             log,
             meta,
             syncs,
+            owed: Changes::default(),
+            unsynced: Changes::default(),
             frames,
             spacers,
             purge_upto,
@@ -154,7 +163,8 @@ impl Writer {
         for done in waiting {
             done.complete(self.outcome());
         }
-        // What is tidied up, or made ready, keeps nobody waiting.
+        // What is handed on, tidied up, or made ready, keeps nobody waiting.
+        self.guarded(Self::settle);
         if self.purge_upto.is_some() {
             self.guarded(Self::purge_step);
         }
@@ -182,9 +192,10 @@ impl Writer {
 
     fn write(&mut self, ops: Vec<LogOp>) -> io::Result<()> {
         let started = Instant::now();
+        let mut changes = Changes::default();
         let mut batch = FrameBatch::default();
         let mut committed = None;
-        let mut must_sync = false;
+        let (mut must_sync, mut must_empty) = (false, false);
         for op in ops {
             match op {
                 LogOp::Append { entries, committed: news } => {
@@ -193,57 +204,101 @@ impl Writer {
                     must_sync |= !entries.is_empty();
                 }
                 LogOp::TruncateFrom(index) => {
-                    self.apply(&mut batch)?;
-                    self.truncate_from(index)?;
+                    self.gather(&mut batch, &mut changes);
+                    // It looks at what sled has.
+                    self.commit(std::mem::take(&mut changes))?;
+                    self.settle()?;
+                    self.truncate_from(index, &mut changes)?;
                     must_sync = true;
                 }
                 LogOp::SaveVote(vote) => {
-                    self.apply(&mut batch)?;
-                    self.put(VOTE, &vote)?;
+                    self.gather(&mut batch, &mut changes);
+                    changes.put_meta(VOTE, sealed(&vote)?);
                     must_sync = true;
                 }
                 LogOp::Purge(upto) => {
-                    self.apply(&mut batch)?;
-                    self.put::<LogId>(PURGED, &upto)?;
+                    self.gather(&mut batch, &mut changes);
+                    changes.put_meta(PURGED, sealed::<LogId>(&upto)?);
                     self.purge_upto = self.purge_upto.max(Some(upto.index));
                 }
                 LogOp::SaveIdentity(identity) => {
-                    self.put(IDENTITY, &identity)?;
+                    self.gather(&mut batch, &mut changes);
+                    changes.put_meta(IDENTITY, sealed(&identity)?);
                     must_sync = true;
                 }
                 LogOp::Committed(id) => committed = Some(id),
-                LogOp::Close => must_sync = true,
+                LogOp::Close => (must_sync, must_empty) = (true, true),
             }
         }
-        self.apply(&mut batch)?;
-        if let Some(id) = committed {
-            self.put::<LogId>(COMMITTED, &id)?;
-        }
+        self.gather(&mut batch, &mut changes);
         if must_sync {
-            #[cfg(test)]
-            if self.full {
-                return Err(io::ErrorKind::StorageFull.into());
+            if let Some(id) = committed {
+                changes.put_meta(COMMITTED, sealed::<LogId>(&id)?);
             }
-            let number = self.syncs.number + 1;
-            self.put(SYNCED, &number)?;
-            self.db.flush().map_err(to_io)?;
-            self.syncs.handle.sync()?;
-            self.syncs.mark.note(number)?;
-            self.syncs.number = number;
+            self.commit(changes)?;
+            if must_empty {
+                self.empty_journal()?;
+            }
             self.metrics.raft_fsync_seconds.observe(started.elapsed().as_secs_f64());
-            if number.is_multiple_of(SYNCS_BETWEEN_CHECKS) {
-                check_blobs(&self.dir).map_err(io::Error::other)?;
+        } else {
+            self.unsynced.append(changes.clone());
+            self.owed = changes;
+            if let Some(id) = committed {
+                // Whoever opens the log finds what it speaks of, or an older one.
+                self.meta.insert(COMMITTED, sealed::<LogId>(&id)?).map_err(to_io)?;
             }
         }
         Ok(())
     }
 
-    fn put<T: serde::Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
-        self.meta.insert(name, sealed(value)?).map_err(to_io)?;
+    /// Makes `changes` durable; sled gets them later.
+    fn commit(&mut self, changes: Changes) -> io::Result<()> {
+        #[cfg(test)]
+        if self.full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.settle()?;
+        let mut record = std::mem::take(&mut self.unsynced);
+        record.append(changes.clone());
+        if record.is_empty() {
+            return Ok(());
+        }
+        if !self.syncs.journal.has_room(&record) {
+            self.empty_journal()?;
+        }
+        let number = self.syncs.number + 1;
+        self.syncs.journal.append(number, &record)?;
+        self.owed = changes;
+        self.note(number)
+    }
+
+    /// Has sled carry out what it is owed.
+    fn settle(&mut self) -> io::Result<()> {
+        std::mem::take(&mut self.owed).carry_out(&self.log, &self.meta).map_err(to_io)
+    }
+
+    /// Makes durable in sled all that there is, so that the journal can begin anew.
+    fn empty_journal(&mut self) -> io::Result<()> {
+        self.settle()?;
+        let number = self.syncs.number + 1;
+        // The last of sled's changes: if it is there, all are.
+        self.meta.insert(SYNCED, sealed(&number)?).map_err(to_io)?;
+        self.db.flush().map_err(to_io)?;
+        self.syncs.handle.sync()?;
+        self.syncs.journal.begin_anew()?;
+        self.note(number)
+    }
+
+    fn note(&mut self, number: u64) -> io::Result<()> {
+        self.syncs.mark.note(number)?;
+        self.syncs.number = number;
+        if number.is_multiple_of(SYNCS_BETWEEN_CHECKS) {
+            check_blobs(&self.dir).map_err(io::Error::other)?;
+        }
         Ok(())
     }
 
-    fn apply(&mut self, batch: &mut FrameBatch) -> io::Result<()> {
+    fn gather(&mut self, batch: &mut FrameBatch, changes: &mut Changes) {
         let FrameBatch { mut records, open, mut frames } = std::mem::take(batch);
         if let Some(frame) = open {
             put_frame(frame, &mut records, &mut frames);
@@ -251,36 +306,19 @@ impl Writer {
         if let Some((_, info)) = frames.last() {
             let bytes: usize = records.iter().map(|(_, bytes)| bytes.len()).sum();
             self.spacers.note(bytes, info.last + 1);
-            self.insert(records)?;
-            self.frames.extend(frames);
         }
-        Ok(())
+        add(changes, records);
+        self.frames.extend(frames);
     }
 
-    /// All of them, or none. A batch of sled's is written and waited for in three pieces; one
-    /// record is whole by itself, goes to the disk with whatever else is to go, and is what nearly
-    /// every group has.
-    fn insert(&self, mut records: Vec<Record>) -> io::Result<()> {
-        if records.len() == 1
-            && let Some((key, bytes)) = records.pop()
-        {
-            self.log.insert(key, bytes).map_err(to_io)?;
-            return Ok(());
-        }
-        let mut batch = sled::Batch::default();
-        add(&mut batch, records);
-        self.log.apply_batch(batch).map_err(to_io)
-    }
-
-    fn truncate_from(&mut self, index: u64) -> io::Result<()> {
-        let mut batch = sled::Batch::default();
+    fn truncate_from(&mut self, index: u64, changes: &mut Changes) -> io::Result<()> {
         let (mut records, mut frames) = (Vec::new(), Vec::new());
         let gone = self.frames.split_off(&index);
         let cut = self.frames.last_key_value().filter(|(_, info)| info.last >= index);
         let cut = cut.map(|(first, info)| (*first, *info));
         for (first, info) in gone.into_iter().chain(cut) {
             for part in 0..info.parts {
-                batch.remove(&key(first, part));
+                changes.remove(key(first, part));
             }
         }
         if let Some((first, info)) = cut {
@@ -291,8 +329,7 @@ impl Writer {
             }
             put_frame(frame, &mut records, &mut frames);
         }
-        add(&mut batch, records);
-        self.log.apply_batch(batch).map_err(to_io)?;
+        add(changes, records);
         self.frames.extend(frames);
         Ok(())
     }
@@ -346,9 +383,9 @@ impl Writer {
 /// Key and bytes of a part of a frame.
 type Record = ([u8; 10], sled::IVec);
 
-fn add(batch: &mut sled::Batch, records: Vec<Record>) {
+fn add(changes: &mut Changes, records: Vec<Record>) {
     for (key, bytes) in records {
-        batch.insert(&key, bytes);
+        changes.put(key, bytes);
     }
 }
 

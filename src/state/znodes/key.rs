@@ -42,11 +42,16 @@ pub(super) struct Below<'p> {
 /// Parent and name. The root is its own parent, which has no name.
 fn parts(path: &str) -> (&str, &str) {
     // Every comparison of a walk down the tree comes here, and names are short: a search for words
-    // of memory at once would take longer.
-    match path.bytes().rposition(|byte| byte == b'/') {
-        Some(0) => (if path.len() == 1 { "" } else { "/" }, &path[1..]),
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => ("", path),
+    // of memory at once would take longer, and an iterator from behind does too.
+    let bytes = path.as_bytes();
+    let mut behind = bytes.len();
+    while behind > 0 && bytes[behind - 1] != b'/' {
+        behind -= 1;
+    }
+    match behind {
+        0 => ("", path),
+        1 => (if path.len() == 1 { "" } else { "/" }, &path[1..]),
+        _ => (&path[..behind - 1], &path[behind..]),
     }
 }
 
@@ -54,9 +59,16 @@ fn order(a: (&str, &str), b: (&str, &str)) -> Ordering {
     a.0.cmp(b.0).then_with(|| a.1.cmp(b.1))
 }
 
+/// The same, of two paths with their parts: where the parents are of one length, and not the root,
+/// the paths compare as their parts do.
+fn order_whole(a: (&str, (&str, &str)), b: (&str, (&str, &str))) -> Ordering {
+    let length = a.1.0.len();
+    if length == b.1.0.len() && length > 1 { a.0.cmp(b.0) } else { order(a.1, b.1) }
+}
+
 impl Ord for PathKey {
     fn cmp(&self, other: &Self) -> Ordering {
-        order(parts(&self.0), parts(&other.0))
+        order_whole((&self.0, parts(&self.0)), (&other.0, parts(&other.0)))
     }
 }
 
@@ -74,7 +86,8 @@ impl Equivalent<PathKey> for At<'_> {
 
 impl Comparable<PathKey> for At<'_> {
     fn compare(&self, key: &PathKey) -> Ordering {
-        order((self.parent, self.name), parts(&key.0)).then_with(|| match self.parent {
+        let own = (self.path, (self.parent, self.name));
+        order_whole(own, (&key.0, parts(&key.0))).then_with(|| match self.parent {
             // Clients may ask for `//a`, which has the parts of `/a` and is nowhere.
             "/" => self.path.len().cmp(&key.0.len()),
             _ => Ordering::Equal,
@@ -99,5 +112,31 @@ impl PathKey {
     pub(super) fn name_below(&self, parent: &str) -> Option<&str> {
         let (above, name) = parts(&self.0);
         (above == parent).then_some(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn paths_are_ordered_by_parent_then_name(a in "[/a-c]{0,6}", b in "/[/ab]{0,8}") {
+            let split = |path: &str| match path.rfind('/') {
+                Some(0) if path.len() == 1 => (String::new(), String::new()),
+                Some(0) => ("/".to_owned(), path[1..].to_owned()),
+                Some(slash) => (path[..slash].to_owned(), path[slash + 1..].to_owned()),
+                None => (String::new(), path.to_owned()),
+            };
+            let expected = split(&a).cmp(&split(&b));
+            let keys = [&a, &b].map(|path| PathKey(path.as_str().into()));
+            proptest::prop_assert_eq!(keys[0].cmp(&keys[1]), expected);
+            let at = At::new(&a).compare(&keys[1]);
+            let root = split(&a).0 == "/" && expected == Ordering::Equal;
+            proptest::prop_assert_eq!(at, if root { a.len().cmp(&b.len()) } else { expected });
+            let (parent, name) = split(&a);
+            let below = Below { parent: &parent, name: &name };
+            proptest::prop_assert_eq!(below.compare(&keys[1]), expected);
+        }
     }
 }
