@@ -61,7 +61,8 @@ pub struct Variable {
     /// The value.
     #[serde(with = "serde_bytes")]
     pub value: Vec<u8>,
-    /// Log index of the last write: what compare-and-set compares.
+    /// Of the last write, no two have the same: what compare-and-set compares. The log's index, or
+    /// a little more.
     pub modified_index: u64,
     /// Time of the last write.
     pub modified_at: Timestamp,

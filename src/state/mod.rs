@@ -99,6 +99,8 @@ pub struct State {
     next_alloc: u64,
     next_event: u64,
     next_deployment: u64,
+    /// The last index that a variable was given.
+    last_variable: u64,
     jobs: OrdMap<JobId, Arc<Job>>,
     nodes: OrdMap<NodeName, Arc<Node>>,
     allocs: OrdMap<AllocId, Arc<Allocation>>,

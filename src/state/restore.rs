@@ -59,6 +59,8 @@ impl Change<'_> {
         restored.next_alloc = restored.next_alloc.max(now.next_alloc);
         restored.next_event = restored.next_event.max(now.next_event);
         restored.next_deployment = restored.next_deployment.max(now.next_deployment);
+        let variables = restored.variables.values().map(|variable| variable.modified_index).max();
+        restored.last_variable = now.last_variable.max(variables.unwrap_or(0));
         restored.events = now.events.clone();
         restored.replies = now.replies.clone();
         restored.replies_order = now.replies_order.clone();

@@ -40,7 +40,15 @@ pub enum SnapshotError {
 /// One row. Variants are only ever added.
 #[derive(Serialize)]
 enum RowRef<'s> {
-    Head { cluster_id: u64, last: Stamp, next_alloc: u64, next_event: u64, next_deployment: u64 },
+    Head {
+        cluster_id: u64,
+        last: Stamp,
+        next_alloc: u64,
+        next_event: u64,
+        next_deployment: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        last_variable: Option<u64>,
+    },
     Job(&'s JobId, &'s Job),
     Node(&'s Node),
     Alloc(&'s Allocation),
@@ -51,7 +59,9 @@ enum RowRef<'s> {
     RetiredServer(u64, &'s ServerName),
     Deployment(&'s Deployment),
     Zk(ZkRow),
-    End { rows: u64 },
+    End {
+        rows: u64,
+    },
 }
 
 #[derive(Deserialize)]
@@ -63,6 +73,8 @@ enum Row {
         next_event: u64,
         #[serde(default)]
         next_deployment: u64,
+        #[serde(default)]
+        last_variable: Option<u64>,
     },
     Job(JobId, Job),
     Node(Node),
@@ -112,6 +124,8 @@ fn write_rows(state: &State, with_nodes: bool, out: &mut impl Write) -> Result<(
         next_alloc: state.next_alloc,
         next_event: state.next_event,
         next_deployment: state.next_deployment,
+        // Behind the log's own index it says nothing: the next variable gets a higher one anyway.
+        last_variable: Some(state.last_variable).filter(|index| *index > state.last.index),
     })?;
     for (id, job) in &state.jobs {
         put(RowRef::Job(id, job))?;
@@ -196,12 +210,13 @@ fn read_u32(input: &mut impl Read) -> std::io::Result<u32> {
 
 fn put_row(state: &mut State, row: Row) -> Result<(), SnapshotError> {
     match row {
-        Row::Head { cluster_id, last, next_alloc, next_event, next_deployment } => {
+        Row::Head { cluster_id, last, next_alloc, next_event, next_deployment, last_variable } => {
             state.cluster_id = cluster_id;
             state.last = last;
             state.next_alloc = next_alloc;
             state.next_event = next_event;
             state.next_deployment = next_deployment;
+            state.last_variable = last_variable.unwrap_or(0);
         }
         Row::Job(_, job) if job.versions.is_empty() => {
             return Err(SnapshotError::Damaged("a job has no version"));

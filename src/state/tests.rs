@@ -246,6 +246,39 @@ fn variables_compare_and_set() {
 }
 
 #[test]
+fn writes_of_a_variable_in_one_entry_have_indexes_of_their_own() {
+    let mut state = State::default();
+    let put = |value: &str, if_index| Command::PutVariable {
+        project: Default::default(),
+        path: "db/host".to_owned().try_into().unwrap(),
+        value: value.into(),
+        if_index,
+    };
+    let delete = || Command::DeleteVariable {
+        project: Default::default(),
+        path: "db/host".to_owned().try_into().unwrap(),
+        if_index: None,
+    };
+    let at = |state: &mut State, index, command: Command| {
+        state.apply(Stamp { index, at: Timestamp(index) }, &command.into()).reply
+    };
+    let is_at = |index| Ok(Reply::Variable { index });
+    assert_eq!(at(&mut state, 5, put("a", None)), is_at(5));
+    assert_eq!(at(&mut state, 5, put("b", None)), is_at(6));
+    assert_eq!(at(&mut state, 5, delete()), Ok(Reply::Done));
+    assert_eq!(at(&mut state, 5, put("c", Some(0))), is_at(7));
+    // Also by a server that starts from a snapshot in between.
+    let read = snapshot::read(&mut bytes_of(&state).as_slice()).unwrap();
+    assert_eq!(bytes_of(&read), bytes_of(&state));
+    state = read;
+    // Whoever wrote the first has not seen the last.
+    let refused = at(&mut state, 6, put("d", Some(5)));
+    assert_eq!(refused.unwrap_err().code, RejectedCode::Conflict);
+    assert_eq!(at(&mut state, 6, put("d", Some(7))), is_at(8));
+    assert_eq!(at(&mut state, 20, put("e", Some(8))), is_at(20));
+}
+
+#[test]
 fn time_never_runs_back() {
     let mut state = State::default();
     let command = |cluster_id| Request::from(Command::FoundCluster { cluster_id });

@@ -23,7 +23,10 @@ impl Change<'_> {
         }
         let key = (project.clone(), path.clone());
         self.expect_variable(&key, if_index)?;
-        let index = self.stamp.index;
+        // One entry may hold several writes: with one index for two of them, whoever made the first
+        // would be taken to have seen the second.
+        let index = self.stamp.index.max(self.state.last_variable + 1);
+        self.state.last_variable = index;
         let variable =
             Variable { value: value.to_vec(), modified_index: index, modified_at: self.stamp.at };
         self.state.variables.insert(key, Arc::new(variable));
