@@ -1,0 +1,149 @@
+//! One server's clock is an hour off: what is promised in time is still kept in time.
+
+use std::time::{Duration, Instant};
+
+use orch::jute::request::{CreateRequest, PathRequest, WatchRequest};
+use orch::jute::{Acl, Op};
+use orch::zookeeper::client::{Client, Ensemble, Options};
+use serde_json::Value;
+
+use super::servers::{Doors, Servers, Setup};
+use crate::support::{LONG, SHORT, wait_until};
+
+/// Of sessions here; the node timeout is one more second.
+const SESSION: Duration = Duration::from_secs(4);
+/// Longer than both.
+const HOLD: Duration = Duration::from_secs(7);
+const HOUR: i64 = 3600;
+
+fn connect(doors: &Doors) -> Client {
+    let servers = doors.servers.iter().map(|(_, _, zk)| zk.clone()).collect();
+    let ensemble = Ensemble { servers, chroot: String::new() };
+    let options = Options { timeout: SESSION, ..Options::default() };
+    let connected = doors.runtime.spawn(async move { Client::connect(&ensemble, options).await });
+    doors.runtime.block_on(connected).unwrap().unwrap().0
+}
+
+/// A node that goes with the client's session.
+fn make(doors: &Doors, client: &Client, path: &str) {
+    let (client, path) = (client.clone(), path.to_owned());
+    let made = doors.runtime.spawn(async move {
+        let (data, acl) = (Some(&b""[..]), vec![Acl::open()]);
+        let request = CreateRequest { path: &path, data, acl, flags: 1 };
+        client.request(Op::Create.number(), &request).await?.await?.done()
+    });
+    doors.runtime.block_on(made).unwrap().unwrap();
+}
+
+/// Whether a node is there now.
+fn is_there(doors: &Doors, client: &Client, path: &str) -> Result<bool, String> {
+    let (client, path) = (client.clone(), path.to_owned());
+    let found = doors.runtime.spawn(async move {
+        let sync = client.request(Op::Sync.number(), &PathRequest { path: &path }).await?;
+        let request = WatchRequest { path: &path, watch: false };
+        let exists = client.request(Op::Exists.number(), &request).await?;
+        sync.await?.done()?;
+        Ok::<bool, orch::zookeeper::client::ClientError>(exists.await?.err == 0)
+    });
+    doors.runtime.block_on(found).unwrap().map_err(|error| error.to_string())
+}
+
+struct World {
+    servers: Servers,
+    doors: Doors,
+    /// Lives all the time, with the node `/alive`.
+    client: Client,
+    deaths: usize,
+}
+
+impl World {
+    fn start() -> Self {
+        let servers = Servers::start(Setup { count: 3, preload: true, ..Setup::default() });
+        let doors = servers.doors();
+        let client = connect(&doors);
+        make(&doors, &client, "/alive");
+        Self { servers, doors, client, deaths: 0 }
+    }
+
+    fn nodes(&self) -> Vec<Value> {
+        let leader = self.servers.leader().unwrap_or(0);
+        let nodes = self.servers.json(leader, "/v1/nodes").unwrap_or_default();
+        nodes["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    fn wait_for_node(&self, name: &str, state: &str) {
+        wait_until(&format!("node {name} to be {state}"), LONG, || {
+            let nodes = self.nodes();
+            let found = nodes.iter().any(|node| node["name"] == name && node["state"] == state);
+            if found { Ok(()) } else { Err(format!("{nodes:?}")) }
+        });
+    }
+
+    /// For longer than all time-outs: whoever is there stays.
+    fn hold(&self, when: &str, node: &str) {
+        let until = Instant::now() + HOLD;
+        while Instant::now() < until {
+            // Without an answer, as during an election, nothing is known.
+            if let Ok(there) = is_there(&self.doors, &self.client, "/alive") {
+                assert!(there, "{when}: a session that pings has expired");
+            }
+            for row in self.nodes() {
+                let fine = row["name"] != node || row["state"] == "ready";
+                assert!(fine, "{when}: a node that is heard is {row}");
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Whoever falls silent goes.
+    fn one_dies(&mut self, when: &str) {
+        self.deaths += 1;
+        let path = format!("/dies-{}", self.deaths);
+        let client = connect(&self.doors);
+        make(&self.doors, &client, &path);
+        // The connection goes, the session stays.
+        drop(client);
+        wait_until(&format!("{when}: a silent session to expire"), SHORT, || {
+            match is_there(&self.doors, &self.client, &path)? {
+                false => Ok(()),
+                true => Err("its node is there".to_owned()),
+            }
+        });
+    }
+
+    fn lead(&self, at: usize) {
+        wait_until("leadership to move", LONG, || {
+            self.servers.lead(at)?;
+            match self.servers.leader() {
+                Some(leader) if leader == at => Ok(()),
+                other => Err(format!("{other:?} leads")),
+            }
+        });
+    }
+}
+
+#[test]
+fn sessions_and_nodes_outlive_a_leader_whose_clock_is_off() {
+    let mut world = World::start();
+    world.servers.agent("n1", &["--cpu", "4", "--memory", "4Gi"]);
+    world.wait_for_node("n1", "ready");
+    world.lead(0);
+    for (at, off) in [(1, HOUR), (2, -HOUR)] {
+        world.servers.shift_clock(at, off);
+        world.lead(at);
+        let when = format!("the leader's clock is off by {off} s");
+        world.hold(&when, "n1");
+        world.one_dies(&when);
+        world.lead(0);
+        let when = format!("the leader before was off by {off} s");
+        world.hold(&when, "n1");
+        world.one_dies(&when);
+    }
+    for off in [HOUR, -HOUR] {
+        world.servers.shift_clock(0, off);
+        let when = format!("the leader's clock jumped by {off} s");
+        world.hold(&when, "n1");
+        world.one_dies(&when);
+        world.servers.shift_clock(0, 0);
+    }
+}
