@@ -172,7 +172,7 @@ impl Consensus {
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             clock,
-            behind: AtomicU64::new(0),
+            led_from: Mutex::new(None),
             metrics,
             offload: parts.offload,
             zk_addrs: OnceLock::new(),

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two tries when nobody answers.
 const PAUSE: Duration = Duration::from_millis(20);
 /// The parent of the nodes that are written.
-const NODES: &str = "/nodes";
+pub const NODES: &str = "/nodes";
 /// The parent of the nodes with numbers.
 const NUMBERED: &str = "/numbered";
 
@@ -82,9 +82,7 @@ impl Clients {
             plan,
             count: 0,
         };
-        let parents = doors.clone();
-        let made = doors.runtime.spawn(async move { make_parents(&parents).await });
-        doors.runtime.block_on(made).unwrap();
+        make_parents(&doors);
         for number in 0..plan.rest {
             let rest = Rest::new(one(format!("rest-{number}"), seed ^ (number as u64 + 1)));
             tasks.push(doors.runtime.spawn(rest.run()));
@@ -352,7 +350,14 @@ fn index_of_conflict(text: &str) -> Option<u64> {
     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-async fn make_parents(doors: &Doors) {
+/// Makes the parents of all nodes, if they are not there.
+pub fn make_parents(doors: &Doors) {
+    let theirs = doors.clone();
+    let made = doors.runtime.spawn(async move { make_them(&theirs).await });
+    doors.runtime.block_on(made).unwrap();
+}
+
+async fn make_them(doors: &Doors) {
     let client = connect(doors, 0).await.expect("servers are there");
     for path in [NODES, NUMBERED] {
         let request = CreateRequest { path, data: Some(b""), acl: vec![Acl::open()], flags: 0 };
@@ -363,7 +368,8 @@ async fn make_parents(doors: &Doors) {
     client.close().await.unwrap();
 }
 
-async fn connect(doors: &Doors, first: usize) -> Result<Client, ClientError> {
+/// A session that asks that server first.
+pub async fn connect(doors: &Doors, first: usize) -> Result<Client, ClientError> {
     let count = doors.servers.len();
     let servers = (0..count).map(|at| doors.servers[(first + at) % count].2.clone()).collect();
     let ensemble = Ensemble { servers, chroot: String::new() };

@@ -11,9 +11,9 @@ use super::servers::{Doors, Servers, Setup};
 use crate::support::{LONG, SHORT, wait_until};
 
 /// Of sessions here; the node timeout is one more second.
-const SESSION: Duration = Duration::from_secs(4);
+const SESSION: Duration = Duration::from_secs(2);
 /// Longer than both.
-const HOLD: Duration = Duration::from_secs(7);
+const HOLD: Duration = Duration::from_secs(5);
 const HOUR: i64 = 3600;
 
 fn connect(doors: &Doors) -> Client {
@@ -111,6 +111,38 @@ impl World {
         });
     }
 
+    /// Runs a job of one replica whose place is kept for some time when its node is lost.
+    fn run(&self, name: &str, replace_after: &str) {
+        let file = self.servers.path().join(format!("{name}.yaml"));
+        let text = format!(
+            "job: {name}\nreplicas: 1\ncommand: [sleep, \"100000\"]\nstop_grace: 1s\n\
+             resources: {{ cpu: 0.1, memory: 16Mi }}\n\
+             disconnect: {{ replace_after: {replace_after} }}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        self.servers.orch(0, &["run", "--detach", &file.display().to_string()]).ok();
+    }
+
+    /// Nodes on which a job runs, as far as anybody knows.
+    fn places(&self, job: &str) -> Vec<String> {
+        let output = self.servers.orch(0, &["ps", job, "-o", "json"]);
+        let rows = if output.code == 0 { output.json() } else { Value::Null };
+        let running = |row: &&Value| row["state"] == "running";
+        let rows = rows.as_array().cloned().unwrap_or_default();
+        rows.iter().filter(running).map(|row| row["node"].as_str().unwrap().to_owned()).collect()
+    }
+
+    fn wait_for_place(&self, job: &str, node: &str) {
+        wait_until(&format!("{job} to run on {node}"), LONG, || {
+            let places = self.places(job);
+            if places.iter().any(|place| place == node) {
+                Ok(())
+            } else {
+                Err(format!("{places:?}"))
+            }
+        });
+    }
+
     fn lead(&self, at: usize) {
         wait_until("leadership to move", LONG, || {
             self.servers.lead(at)?;
@@ -146,4 +178,25 @@ fn sessions_and_nodes_outlive_a_leader_whose_clock_is_off() {
         world.one_dies(&when);
         world.servers.shift_clock(0, 0);
     }
+}
+
+#[test]
+fn deadlines_pass_when_they_should_although_the_leader_s_clock_is_set() {
+    let mut world = World::start();
+    world.servers.agent("n1", &["--cpu", "4", "--memory", "4Gi"]);
+    world.wait_for_node("n1", "ready");
+    world.run("soon", "1s");
+    world.run("later", "30m");
+    world.wait_for_place("soon", "n1");
+    world.wait_for_place("later", "n1");
+    world.servers.agent("n2", &["--cpu", "4", "--memory", "4Gi"]);
+    world.wait_for_node("n2", "ready");
+    world.lead(0);
+    world.servers.shift_clock(0, -HOUR);
+    world.servers.kill_agent(0);
+    world.wait_for_node("n1", "lost");
+    world.wait_for_place("soon", "n2");
+    world.servers.shift_clock(0, HOUR);
+    world.hold("the leader's clock jumped by two hours", "n2");
+    assert!(!world.places("later").contains(&"n2".to_owned()), "half an hour has not passed");
 }

@@ -14,6 +14,7 @@ mod clients;
 mod clock;
 mod curves;
 mod each_kind;
+mod fill;
 mod history;
 mod lies;
 mod linearizability;

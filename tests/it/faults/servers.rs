@@ -185,7 +185,7 @@ impl Servers {
         let mut arguments = vec!["server", "--insecure", "--name", &member.name];
         arguments.extend(["--data-dir", &data, "--rpc-addr", &rpc, "--api-addr", &api]);
         arguments.extend(["--zk-addr", &zk, "--zk-tick", "500ms", "--zk-max-connections", "0"]);
-        arguments.extend(["--node-timeout", "5s"]);
+        arguments.extend(["--node-timeout", "3s"]);
         if at > 0 {
             arguments.extend(["--join", &join]);
         }
@@ -216,6 +216,11 @@ impl Servers {
         let log = self.path().join(format!("{name}.log"));
         let mut command = self.hub.orch(&arguments);
         self.agents.push(Process::start(name, &mut command, &log));
+    }
+
+    /// `kill -9` of an agent; what it runs runs on.
+    pub fn kill_agent(&mut self, at: usize) {
+        self.agents[at].kill();
     }
 
     /// Process ids of the agents, in the order of their starts.

@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::clients::{Clients, Plan};
+use super::clients::{Clients, Plan, make_parents};
 use super::curves::{Curves, Quantity};
 use super::each_kind::number;
+use super::fill::fill;
 use super::history::{Counts, History};
 use super::nemesis::{Fault, Nemesis};
 use super::servers::{Servers, Setup};
@@ -125,9 +126,10 @@ fn log_index(servers: &Servers, at: usize) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix("orch_raft_last_log_index "))?.parse().ok()
 }
 
-/// How it went.
-#[derive(Default)]
+/// How it went; shown when it is dropped, whatever has ended it.
 struct Report {
+    seed: u64,
+    sampler: Sampler,
     faults: Vec<Fault>,
     epochs: usize,
     counts: Counts,
@@ -144,9 +146,10 @@ impl Report {
         self.counts.unknown += counts.unknown;
     }
 
-    fn show(&self, sampler: &Sampler, seed: u64) {
-        println!("\nsoak of {:?}, ORCH_FAULTS_SEED={seed}\n", sampler.began.elapsed());
-        println!("{}", sampler.curves.table());
+    fn show(&self) {
+        let (seed, curves) = (self.seed, &self.sampler.curves);
+        println!("\nsoak of {:?}, ORCH_FAULTS_SEED={seed}\n", self.sampler.began.elapsed());
+        println!("{}", curves.table());
         let mut kinds: Vec<String> = self.faults.iter().map(|fault| format!("{fault:?}")).collect();
         kinds.sort();
         let each: Vec<String> = kinds
@@ -156,16 +159,22 @@ impl Report {
         println!("faults: {} ({})", kinds.len(), each.join(", "));
         println!("clients, in {} epochs: {:?}", self.epochs, self.counts);
         let verdict = |fine: bool| if fine { "yes" } else { "NO" };
-        let fine = self.problems.is_empty();
+        let fine = self.problems.is_empty() && !std::thread::panicking();
         println!(
             "linearizable, no acknowledged write lost, same state everywhere: {}",
             verdict(fine)
         );
-        let growing = sampler.curves.growing();
+        let growing = curves.growing();
         println!("curves flat: {}", verdict(growing.is_empty()));
         for problem in self.problems.iter().chain(&growing) {
             println!("problem: {problem}");
         }
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        self.show();
     }
 }
 
@@ -191,11 +200,19 @@ fn soak() {
         let done = servers.orch(0, &["run", "--detach", &file.display().to_string()]);
         if done.code == 0 { Ok(()) } else { Err(done.to_string()) }
     });
+    make_parents(&servers.doors());
+    fill(&servers.doors());
     let mut rng = StdRng::seed_from_u64(seed);
     let spared = servers.count() - 1;
     let mut nemesis = Nemesis::new(seed, &KINDS).sparing(spared);
-    let mut sampler = Sampler::new(&directory.join("soak.csv"));
-    let mut report = Report::default();
+    let mut report = Report {
+        seed,
+        sampler: Sampler::new(&directory.join("soak.csv")),
+        faults: Vec::new(),
+        epochs: 0,
+        counts: Counts::default(),
+        problems: Vec::new(),
+    };
     let until = Instant::now() + Duration::from_secs(60 * minutes);
     let plan =
         Plan { rest: 6, zookeeper: 6, paths: 8, pause: Duration::from_millis(400), epoch: 0 };
@@ -211,17 +228,19 @@ fn soak() {
             let calm = Duration::from_secs(rng.random_range(1..CALM_SECONDS));
             let next = ends.min(Instant::now() + calm);
             while goes_on(&directory, next) {
-                sampler.look(&servers);
+                report.sampler.look(&servers);
                 std::thread::sleep(Duration::from_millis(200));
             }
             if !goes_on(&directory, ends) {
                 break;
             }
             let replicas = rng.random_range(1..4);
-            let scaled = servers.orch(0, &["scale", "web", &replicas.to_string(), "--detach"]);
-            assert_eq!(scaled.code, 0, "{scaled}");
+            wait_until("the job to be scaled", LONG, || {
+                let scaled = servers.orch(0, &["scale", &format!("web={replicas}")]);
+                if scaled.code == 0 { Ok(()) } else { Err(scaled.to_string()) }
+            });
             report.faults.push(nemesis.round(&mut servers, &history));
-            sampler.look(&servers);
+            report.sampler.look(&servers);
         }
         clients.finish();
         servers.assert_same_everywhere();
@@ -230,8 +249,7 @@ fn soak() {
         Clients::tidy(&servers.doors(), plan);
         println!("epoch {epoch}: {:?}", history.counts());
     }
-    report.show(&sampler, seed);
-    let growing = sampler.curves.growing();
+    let growing = report.sampler.curves.growing();
     assert!(report.problems.is_empty() && growing.is_empty(), "{:?} {growing:?}", report.problems);
     assert!(report.counts.written > 0, "nothing was written");
 }
