@@ -17,6 +17,7 @@ use super::history::{History, Row, Seen};
 use super::models::{Changed, NodeOp, Outcome, VariableOp};
 use super::order::{self, Born};
 use super::servers::Doors;
+use crate::support::{LONG, wait_until};
 
 /// How long a client waits for one answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -103,7 +104,7 @@ impl Clients {
             self.doors.runtime.block_on(task).unwrap();
         }
         let (doors, history, plan) = (self.doors.clone(), self.history.clone(), self.plan);
-        let last = self.doors.runtime.spawn(async move {
+        let last = async move {
             for at in 0..doors.servers.len() {
                 let one = || One {
                     name: format!("last-{at}"),
@@ -116,31 +117,42 @@ impl Clients {
                 };
                 let mut rest = Rest::new(one());
                 for path in 0..plan.paths {
-                    rest.read(at, path).await;
+                    while !rest.read(at, path).await {}
                 }
                 Keeper { one: one(), first: at }.last().await;
             }
-        });
-        self.doors.runtime.block_on(last).unwrap();
+        };
+        let last = self.doors.runtime.spawn(tokio::time::timeout(LONG, last));
+        self.doors.runtime.block_on(last).unwrap().expect("every server to answer");
     }
 
     /// Removes what a plan has left behind.
     pub fn tidy(doors: &Doors, plan: Plan) {
-        let theirs = doors.clone();
-        let tidied = doors.runtime.spawn(async move {
-            let client = connect(&theirs, 0).await.expect("servers are there");
-            let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
-            for at in 0..plan.paths {
-                let path = &plan.node(at);
-                let request = VersionRequest { path, version: -1 };
-                client.request(Op::Delete.number(), &request).await.unwrap().await.unwrap();
-                let (door, path) = (&theirs.servers[0].1, plan.variable(at));
-                http.delete(format!("http://{door}/v1/variables/{path}")).send().await.unwrap();
-            }
-            client.close().await.unwrap();
+        wait_until("what was left behind to be removed", LONG, || {
+            let tidied = doors.runtime.spawn(tidy(doors.clone(), plan));
+            doors.runtime.block_on(tidied).unwrap()
         });
-        doors.runtime.block_on(tidied).unwrap();
     }
+}
+
+async fn tidy(doors: Doors, plan: Plan) -> Result<(), String> {
+    let said = |error: ClientError| error.to_string();
+    let client = connect(&doors, 0).await.map_err(said)?;
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+    for at in 0..plan.paths {
+        let request = VersionRequest { path: &plan.node(at), version: -1 };
+        let pending = client.request(Op::Delete.number(), &request).await.map_err(said)?;
+        let gone = pending.await.map_err(said)?;
+        let (door, path) = (&doors.servers[0].1, plan.variable(at));
+        let url = format!("http://{door}/v1/variables/{path}");
+        let deleted = http.delete(url).send().await.map_err(|error| error.to_string())?;
+        let fine = [0, ErrorCode::NoNode.number()].contains(&gone.err)
+            && [204, 404].contains(&deleted.status().as_u16());
+        if !fine {
+            return Err(format!("{} and {}", gone.err, deleted.status()));
+        }
+    }
+    client.close().await.map_err(said)
 }
 
 /// What all clients have.
@@ -217,7 +229,7 @@ impl Rest {
             let (server, path) =
                 (self.one.below(self.one.doors.servers.len()), self.one.below(self.one.plan.paths));
             match self.one.below(20) {
-                0..8 => self.read(server, path).await,
+                0..8 => drop(self.read(server, path).await),
                 8..15 => {
                     let index = self.indexes[path];
                     self.put(server, path, Some(index)).await;
@@ -258,7 +270,8 @@ impl Rest {
         (format!("http://{door}/v1/variables/{path}{query}"), path)
     }
 
-    async fn read(&mut self, server: usize, at: usize) {
+    /// Whether it was answered.
+    async fn read(&mut self, server: usize, at: usize) -> bool {
         let (url, path) = self.at(server, at, None);
         let begin = self.one.history.now();
         let found = match self.exchange(self.http.get(url)).await {
@@ -270,9 +283,13 @@ impl Rest {
                 self.indexes[at] = 0;
                 None
             }
-            _ => return tokio::time::sleep(PAUSE).await,
+            _ => {
+                tokio::time::sleep(PAUSE).await;
+                return false;
+            }
         };
         self.note(server, &path, begin, VariableOp::Read { found });
+        true
     }
 
     fn note(&self, server: usize, path: &str, begin: u64, op: VariableOp) {
@@ -353,19 +370,22 @@ fn index_of_conflict(text: &str) -> Option<u64> {
 /// Makes the parents of all nodes, if they are not there.
 pub fn make_parents(doors: &Doors) {
     let theirs = doors.clone();
-    let made = doors.runtime.spawn(async move { make_them(&theirs).await });
-    doors.runtime.block_on(made).unwrap();
+    wait_until("the parents of all nodes to be made", LONG, || {
+        let theirs = theirs.clone();
+        let made = doors.runtime.spawn(async move { make_them(&theirs).await });
+        doors.runtime.block_on(made).unwrap().map_err(|error| error.to_string())
+    });
 }
 
-async fn make_them(doors: &Doors) {
-    let client = connect(doors, 0).await.expect("servers are there");
+async fn make_them(doors: &Doors) -> Result<(), ClientError> {
+    let client = connect(doors, 0).await?;
     for path in [NODES, NUMBERED] {
         let request = CreateRequest { path, data: Some(b""), acl: vec![Acl::open()], flags: 0 };
-        let made = client.request(Op::Create.number(), &request).await.unwrap().await.unwrap();
+        let made = client.request(Op::Create.number(), &request).await?.await?;
         let there = [0, ErrorCode::NodeExists.number()];
         assert!(there.contains(&made.err), "{path}: {}", made.err);
     }
-    client.close().await.unwrap();
+    client.close().await
 }
 
 /// A session that asks that server first.
@@ -411,12 +431,17 @@ impl Keeper {
 
     /// Reads all nodes, as the last thing that happens.
     async fn last(mut self) {
-        let client = connect(&self.one.doors, self.first).await.expect("servers are there");
-        for path in 0..self.one.plan.paths {
-            let read = self.read(&client, &self.one.plan.node(path)).await;
-            assert!(read.is_ok(), "{} was not answered", self.one.name);
+        let mut left: Vec<usize> = (0..self.one.plan.paths).collect();
+        while !left.is_empty() {
+            let Ok(client) = connect(&self.one.doors, self.first).await else { continue };
+            while let Some(path) = left.last() {
+                if self.read(&client, &self.one.plan.node(*path)).await.is_err() {
+                    break;
+                }
+                left.pop();
+            }
+            let _ = tokio::time::timeout(PATIENCE, client.close()).await;
         }
-        client.close().await.unwrap();
     }
 
     async fn step(&mut self, client: &Client) -> Result<(), Over> {
@@ -483,7 +508,6 @@ impl Keeper {
         Ok(version)
     }
 
-    #[expect(clippy::type_complexity, reason = "data and version, and what it tells of the order")]
     fn found(
         &self,
         client: &Client,

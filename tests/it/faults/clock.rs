@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use orch::jute::request::{CreateRequest, PathRequest, WatchRequest};
-use orch::jute::{Acl, Op};
-use orch::zookeeper::client::{Client, Ensemble, Options};
+use orch::jute::{Acl, ErrorCode, Op};
+use orch::zookeeper::client::{Client, ClientError, Ensemble, Options};
 use serde_json::Value;
 
 use super::servers::{Doors, Servers, Setup};
 use crate::support::{LONG, SHORT, wait_until};
 
-/// Of sessions here; the node timeout is one more second.
-const SESSION: Duration = Duration::from_secs(2);
+/// Of sessions here; as long as the node timeout.
+const SESSION: Duration = Duration::from_secs(3);
 /// Longer than both.
 const HOLD: Duration = Duration::from_secs(5);
 const HOUR: i64 = 3600;
@@ -26,13 +26,18 @@ fn connect(doors: &Doors) -> Client {
 
 /// A node that goes with the client's session.
 fn make(doors: &Doors, client: &Client, path: &str) {
-    let (client, path) = (client.clone(), path.to_owned());
-    let made = doors.runtime.spawn(async move {
-        let (data, acl) = (Some(&b""[..]), vec![Acl::open()]);
-        let request = CreateRequest { path: &path, data, acl, flags: 1 };
-        client.request(Op::Create.number(), &request).await?.await?.done()
+    wait_until(&format!("{path} to be made"), LONG, || {
+        let (client, path) = (client.clone(), path.to_owned());
+        let made = doors.runtime.spawn(async move {
+            let (data, acl) = (Some(&b""[..]), vec![Acl::open()]);
+            let request = CreateRequest { path: &path, data, acl, flags: 1 };
+            client.request(Op::Create.number(), &request).await?.await?.done()
+        });
+        match doors.runtime.block_on(made).unwrap() {
+            Ok(()) | Err(ClientError::Refused(ErrorCode::NodeExists)) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
     });
-    doors.runtime.block_on(made).unwrap().unwrap();
 }
 
 /// Whether a node is there now.
@@ -43,7 +48,7 @@ fn is_there(doors: &Doors, client: &Client, path: &str) -> Result<bool, String> 
         let request = WatchRequest { path: &path, watch: false };
         let exists = client.request(Op::Exists.number(), &request).await?;
         sync.await?.done()?;
-        Ok::<bool, orch::zookeeper::client::ClientError>(exists.await?.err == 0)
+        Ok::<bool, ClientError>(exists.await?.err == 0)
     });
     doors.runtime.block_on(found).unwrap().map_err(|error| error.to_string())
 }

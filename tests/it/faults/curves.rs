@@ -101,7 +101,8 @@ impl Curves {
             let shown = |value: f64| format!("{:.1}", value / per);
             let values = || points.iter().map(|(_, value)| *value);
             let highest = values().fold(0.0, f64::max);
-            let (first, last) = (values().next().unwrap_or(0.0), values().last().unwrap_or(0.0));
+            let (first, last) =
+                (values().next().unwrap_or(0.0), values().next_back().unwrap_or(0.0));
             let rise = line(second_half(points)).map_or(0.0, |line| line.rise);
             let verdict = match quantity.floor() {
                 None => "-",

@@ -18,7 +18,7 @@ pub fn number(variable: &str, otherwise: u64) -> u64 {
 
 /// Runs clients and faults of some kinds, and judges what the clients saw.
 fn run(setup: Setup, kinds: &[Fault]) {
-    let seed = number("ORCH_FAULTS_SEED", rand::random());
+    let seed = number("ORCH_FAULTS_SEED", orch::clock::random());
     let rounds = number("ORCH_FAULTS_ROUNDS", ROUNDS as u64);
     println!("ORCH_FAULTS_SEED={seed}");
     let mut servers = Servers::start(setup);

@@ -11,16 +11,15 @@
 //! Of the checkers there are as crates, `stateright`'s has no memory of what was tried, and
 //! `todc-utils`'s knows no operation without an outcome; both are needed here.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fmt::Debug;
-use std::hash::Hash;
 
 /// What one operation after the other would do.
 pub trait Model {
     /// What an operation asked, and how it was answered.
     type Op: Clone + Debug;
     /// What the object is.
-    type State: Clone + Debug + Eq + Hash;
+    type State: Clone + Debug + Ord;
 
     /// Before the first operation.
     fn initial() -> Self::State;
@@ -186,7 +185,7 @@ impl<'h, M: Model> Search<'h, M> {
     fn run(mut self, steps_max: usize) -> Verdict {
         let mut state = M::initial();
         let mut sum = 0_u128;
-        let mut tried = HashSet::new();
+        let mut tried = BTreeSet::new();
         let mut order: Vec<Taken<M::State>> = Vec::new();
         let mut best: Option<Violation> = None;
         let mut at = self.marks[0].after;

@@ -48,7 +48,7 @@ pub enum Outcome {
 pub struct Variable;
 
 /// A variable as it is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VariableState {
     value: Option<String>,
     /// Its index; none: written by a request whose answer did not come. 0: there is no variable.

@@ -186,7 +186,7 @@ fn goes_on(directory: &Path, until: Instant) -> bool {
 #[ignore = "takes as long as it is told: scripts/soak"]
 fn soak() {
     let minutes = number("ORCH_SOAK_MINUTES", 30);
-    let seed = number("ORCH_FAULTS_SEED", rand::random());
+    let seed = number("ORCH_FAULTS_SEED", orch::clock::random());
     let directory =
         std::env::var("ORCH_SOAK_DIR").map_or_else(|_| std::env::temp_dir(), PathBuf::from);
     println!("ORCH_FAULTS_SEED={seed}; samples in {}", directory.join("soak.csv").display());
