@@ -122,7 +122,8 @@ impl Clients {
                 Keeper { one: one(), first: at }.last().await;
             }
         };
-        let last = self.doors.runtime.spawn(tokio::time::timeout(LONG, last));
+        let last = async move { tokio::time::timeout(LONG, last).await };
+        let last = self.doors.runtime.spawn(last);
         self.doors.runtime.block_on(last).unwrap().expect("every server to answer");
     }
 
