@@ -3,8 +3,9 @@
 //! `servers` are processes in network namespaces, `preload` (with `preload.c`) a disk that loses
 //! power and a clock that is wrong; `clients` do things and write down what they saw into a
 //! `history`, which `linearizability` judges by the `models` and `order` by what a session is
-//! promised; a `nemesis` brings the faults. `each_kind` has a test for each kind of fault; `soak` is all
-//! of it for hours, with `curves` of what processes use.
+//! promised; a `nemesis` brings the faults. `each_kind` has a test for each kind of fault; `clock`
+//! is about time-outs; `lies` proves that a lost write would be found; `soak` is all of it for
+//! hours, with `curves` of what processes use.
 //!
 //! Everything random comes from a seed, which is printed. For longer runs, or another seed:
 //!
