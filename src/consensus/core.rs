@@ -56,8 +56,8 @@ pub(super) struct Core {
     pub(super) stopping: CancellationToken,
     pub(super) tasks: TaskTracker,
     pub(super) ground: Ground,
-    /// Milliseconds by which this server's clock is behind the state's time; see `state_time`.
-    pub(super) behind: AtomicU64,
+    /// The state's time as this server began to lead, and when that was; see `state_time`.
+    pub(super) led_from: Mutex<Option<(Timestamp, Instant)>>,
     pub(super) metrics: Metrics,
     /// Told to whoever asks for this server's state.
     pub(super) zk_addrs: OnceLock<ZkAddrs>,
@@ -106,16 +106,21 @@ impl Core {
         leader.filter(|leader| leader.id != self.me.id)
     }
 
-    /// The time of day, but never behind the state's, and always going on: a leader before this
-    /// one may have had a clock that was ahead.
+    /// The time of day as this server began to lead, but never behind the state's, and always going
+    /// on: a leader before this one may have had a clock that was ahead, and a clock that is set
+    /// while this one leads would stop every deadline, or let it pass at once.
     pub(super) fn state_time(&self) -> Timestamp {
-        self.ground.clock.now() + Millis(self.behind.load(Ordering::Relaxed))
+        match *self.led_from.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((at, since)) => at + millis(since.elapsed()),
+            None => self.ground.clock.now(),
+        }
     }
 
-    /// Finds out how far this server's clock is behind the state's time, as it begins to lead.
+    /// Finds out which time it is to the state, as this server begins to lead.
     pub(super) fn take_over_time(&self) {
-        let behind = self.view().state.stamp().at.since(self.ground.clock.now());
-        self.behind.store(behind.0, Ordering::Relaxed);
+        let at = self.view().state.stamp().at.max(self.ground.clock.now());
+        let from = Some((at, Instant::now()));
+        *self.led_from.lock().unwrap_or_else(PoisonError::into_inner) = from;
     }
 
     pub(super) async fn ask(
@@ -187,4 +192,8 @@ impl Core {
         leadership.mark_unchanged();
         let _ = tokio::time::timeout(pause, leadership.changed()).await;
     }
+}
+
+fn millis(duration: Duration) -> Millis {
+    Millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }

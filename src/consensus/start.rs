@@ -166,7 +166,7 @@ impl Consensus {
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             ground,
-            behind: AtomicU64::new(0),
+            led_from: Mutex::new(None),
             metrics,
             zk_addrs: OnceLock::new(),
         });

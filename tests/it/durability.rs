@@ -1,13 +1,12 @@
 //! Nothing acknowledged is lost: under `kill -9` of leaders, a full disk, a damaged log.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::support::writer::{Acknowledged, Writers, figures, gaps, stored};
-use crate::support::{Cluster, LONG, SHORT, orch, wait_until};
+use crate::support::{Cluster, LONG, SHORT, SmallDisk, orch, wait_until};
 
 const KILLS: usize = 8;
 /// Far above what is wanted: only a cluster that hangs is over it.
@@ -227,37 +226,4 @@ fn a_full_disk_is_a_clear_message_and_nothing_acknowledged_is_lost() {
     http.json("PUT", "/v1/variables/after", &json!(1)).ok();
     drop(cluster);
     drop(disk);
-}
-
-/// A small file system in memory.
-struct SmallDisk {
-    path: PathBuf,
-}
-
-impl SmallDisk {
-    fn mount(path: &Path, size: &str) -> Self {
-        std::fs::create_dir_all(path).unwrap();
-        let disk = Self { path: path.to_owned() };
-        disk.call("mount", &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]);
-        disk
-    }
-
-    fn resize(&self, size: &str) {
-        self.call("mount", &["-o", &format!("remount,size={size}")]);
-    }
-
-    fn call(&self, program: &str, arguments: &[&str]) {
-        let done = Command::new(program).args(arguments).arg(&self.path).output().unwrap();
-        let why = String::from_utf8_lossy(&done.stderr).into_owned();
-        assert!(
-            done.status.success(),
-            "{program}: {why}\nThis test mounts a tmpfs: run it as root."
-        );
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.path).output();
-    }
 }

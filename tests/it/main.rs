@@ -18,6 +18,7 @@ mod dev;
 mod durability;
 mod engine;
 mod examples;
+mod faults;
 mod fuzz_smoke;
 mod inside;
 mod jobs;

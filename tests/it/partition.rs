@@ -1,77 +1,17 @@
 //! A host that is cut off from the servers, for real: each side lives in a network namespace of
 //! its own, with one wire between them. No address or interface appears outside of the two.
 
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::support::{
-    LONG, Output, Process, SHORT, command, kill_processes_under, processes_with, wait_until,
+    LONG, Namespace, Output, Process, SHORT, kill_processes_under, processes_with, wait_until,
 };
 
 const NODE_TIMEOUT: &str = "5s";
 const CORE: &str = "10.0.0.1";
 const EDGE: &str = "10.0.0.2";
-
-fn ip(arguments: &[&str]) -> Result<(), String> {
-    let done = Command::new("ip")
-        .args(arguments)
-        .output()
-        .map_err(|error| format!("ip can't be run ({error}); apt-get install iproute2"))?;
-    if done.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
-    Err(format!(
-        "ip {}: {said}; network namespaces need root (CAP_NET_ADMIN and CAP_SYS_ADMIN)",
-        arguments.join(" ")
-    ))
-}
-
-/// A network namespace; removed when dropped.
-struct Namespace(String);
-
-impl Namespace {
-    #[track_caller]
-    fn new(side: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("orch-it-{}-{count}-{side}", std::process::id());
-        let namespace = Self(name);
-        ip(&["netns", "add", &namespace.0]).unwrap_or_else(|error| panic!("{error}"));
-        namespace.ip(&["link", "set", "lo", "up"]);
-        namespace
-    }
-
-    /// `ip ARGUMENTS` within it.
-    #[track_caller]
-    fn ip(&self, arguments: &[&str]) {
-        let all = [&["-n", &self.0], arguments].concat();
-        ip(&all).unwrap_or_else(|error| panic!("{error}"));
-    }
-
-    /// `orch ARGUMENTS` within it, ready to start.
-    fn orch(&self, arguments: &[&str]) -> Command {
-        let orch = command(&[("ORCH_LOG", "info,openraft=error,sled=warn")], arguments);
-        let mut inside = Command::new("ip");
-        inside.args(["netns", "exec", &self.0]).arg(orch.get_program()).args(orch.get_args());
-        for (name, value) in orch.get_envs() {
-            match value {
-                Some(value) => inside.env(name, value),
-                None => inside.env_remove(name),
-            };
-        }
-        inside
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = ip(&["netns", "del", &self.0]);
-    }
-}
 
 /// A server and node `near` on one side, node `far` on the other.
 struct Split {
@@ -88,13 +28,24 @@ impl Split {
     /// The server and `far`; `near` comes later, so that work begins on `far`.
     fn start() -> Self {
         let (core, edge) = (Namespace::new("core"), Namespace::new("edge"));
-        core.ip(&["link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", &edge.0]);
+        core.ip(&[
+            "link",
+            "add",
+            "wire",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "wire",
+            "netns",
+            edge.name(),
+        ]);
         for (side, address) in [(&core, CORE), (&edge, EDGE)] {
             side.ip(&["address", "add", &format!("{address}/24"), "dev", "wire"]);
             side.ip(&["link", "set", "wire", "up"]);
         }
         let directory = tempfile::Builder::new().prefix("orch-it-").tempdir().unwrap();
-        let mark = format!("{}{:03}", 10_000_000 + std::process::id(), number(&core.0));
+        let mark = format!("{}{:03}", 10_000_000 + std::process::id(), number(core.name()));
         let mut split = Self { core, edge, processes: Vec::new(), directory, mark };
         let (api, rpc) = (format!("{CORE}:7400"), format!("{CORE}:7401"));
         split.spawn(
