@@ -7,15 +7,19 @@
 #![allow(unreachable_pub, reason = "pub here says: for all files of the simulation")]
 #![allow(clippy::print_stdout, reason = "the trace, when it is asked for")]
 
+mod agents;
 mod cluster;
 mod disk;
 mod http;
 mod invariants;
 mod kernel;
+mod machine;
 mod nemesis;
 mod registers;
+mod rollouts;
 mod run;
 mod trace;
+mod user;
 mod wires;
 
 use std::collections::BTreeMap;

@@ -10,6 +10,7 @@ use orch::clock;
 use orch::ground::Witness;
 use tracing::level_filters::LevelFilter;
 
+use super::agents::Fleet;
 use super::cluster::Cluster;
 use super::kernel::{Scene, scene};
 use super::nemesis::Nemesis;
@@ -22,7 +23,22 @@ const CLIENTS: u64 = 4;
 const CALM: Duration = Duration::from_secs(90);
 
 /// What must have happened at least once in any larger number of seeds.
-pub const EXPECTED: [&str; 3] = ["acknowledged writes", "terms with a leader", "kill"];
+pub const EXPECTED: [&str; 14] = [
+    "acknowledged writes",
+    "terms with a leader",
+    "kill",
+    "deployments",
+    "leaders lost in a deployment",
+    "agent killed",
+    "agent cut off",
+    "agent paused",
+    "machine lost",
+    "stops: updated",
+    "stops: drained",
+    "stops: scaled down",
+    "stops: reverted",
+    "stops: node lost",
+];
 
 /// How a seed is to be run.
 #[derive(Debug, Clone, Copy)]
@@ -107,10 +123,12 @@ fn storm_and_calm(plan: &Plan, trace: &Trace) -> Outcome {
         cluster.kernel.start(host, client);
         clients.push(host);
     }
+    let mut fleet = Fleet::start(&mut cluster);
     let mut nemesis = Nemesis::default();
     let end = cluster.kernel.now + plan.storm;
     while cluster.kernel.now < end {
         nemesis.act(&mut cluster);
+        fleet.act(&mut cluster);
         cluster.tick();
     }
     trace.say("-- calm");
@@ -118,10 +136,13 @@ fn storm_and_calm(plan: &Plan, trace: &Trace) -> Outcome {
     let before = history.acknowledged();
     cluster
         .until("writes to be acknowledged again", CALM, |_| history.acknowledged() > before + 20);
+    fleet.rest(&mut cluster);
     clients.into_iter().for_each(|client| cluster.kernel.end(client, false));
+    let happened = fleet.end(&mut cluster);
     let state = cluster.settle(CALM);
     history.check(|path| cluster.variable(path));
     let mut counts = nemesis.done.clone();
+    counts.extend(happened);
     counts.insert("acknowledged writes", history.acknowledged() as u64);
     counts.insert("terms with a leader", cluster.invariants().terms() as u64);
     counts.insert("entries", cluster.invariants().entries);
