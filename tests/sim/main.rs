@@ -77,7 +77,7 @@ fn plan(options: &Options) -> Plan {
 fn one(seed: u64, options: &Options) -> ExitCode {
     let plan = plan(options);
     let quiet = Plan { aloud: false, ..plan };
-    let (first, second) = (run::seed(seed, &plan), run::seed(seed, &quiet));
+    let (first, second) = (alone(seed, &plan), alone(seed, &quiet));
     match (first, second) {
         (Ok(first), Ok(second)) if first == second => {
             say(&format!("seed {seed}: {first}"));
@@ -92,6 +92,11 @@ fn one(seed: u64, options: &Options) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// On a thread of its own: what libraries keep for a thread is not left from an earlier seed.
+fn alone(seed: u64, plan: &Plan) -> Result<Outcome, Failure> {
+    std::thread::scope(|scope| scope.spawn(|| run::seed(seed, plan)).join().unwrap())
 }
 
 fn many(options: &Options) -> ExitCode {
@@ -111,7 +116,7 @@ fn many(options: &Options) -> ExitCode {
                 while limit.is_none_or(|limit| began.elapsed() < limit) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     let stop = seed >= seeds.end;
-                    if stop || results.send(run::seed(seed, &plan(options))).is_err() {
+                    if stop || results.send(alone(seed, &plan(options))).is_err() {
                         return;
                     }
                 }
