@@ -61,7 +61,7 @@ pub struct Variable {
     /// The value.
     #[serde(with = "serde_bytes")]
     pub value: Vec<u8>,
-    /// Log index of the last write: what compare-and-set compares.
+    /// Index of the last write's event, which no other write has: what compare-and-set compares.
     pub modified_index: u64,
     /// Time of the last write.
     pub modified_at: Timestamp,

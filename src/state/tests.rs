@@ -242,7 +242,30 @@ fn variables_compare_and_set() {
     let applied =
         run(&mut state, [put("a", Some(0)), put("b", Some(0)), put("b", Some(1)), put("c", None)]);
     assert_eq!(codes(&applied), [None, Some(RejectedCode::Conflict), None, None]);
-    assert_eq!(applied[3].reply, Ok(Reply::Variable { index: 4 }));
+    assert_eq!(applied[3].reply, Ok(Reply::Variable { index: 3 }));
+}
+
+#[test]
+fn writes_of_a_variable_in_one_log_entry_are_told_apart() {
+    let mut state = State::default();
+    let path = || "v".to_owned().try_into().unwrap();
+    let put = |value: &str, if_index| Command::PutVariable {
+        project: Default::default(),
+        path: path(),
+        value: value.into(),
+        if_index,
+    };
+    let (project, if_index) = (Default::default(), None);
+    let delete = Command::DeleteVariable { project, path: path(), if_index };
+    let commands = [put("a", None), put("b", None), put("c", Some(1)), delete, put("d", None)];
+    let stamp = Stamp { index: 7, at: Timestamp(7) };
+    let one = |command: Command| state.apply(stamp, &command.into()).reply;
+    let replies: Vec<_> = commands.map(one).into_iter().collect();
+    assert_eq!(replies[0], Ok(Reply::Variable { index: 1 }));
+    assert_eq!(replies[1], Ok(Reply::Variable { index: 2 }));
+    let code = replies[2].as_ref().map_err(|rejected| rejected.code).err();
+    assert_eq!(code, Some(RejectedCode::Conflict), "it did not see the second write");
+    assert_eq!(replies[4], Ok(Reply::Variable { index: 4 }), "nor may a deleted one come back");
 }
 
 #[test]

@@ -23,7 +23,9 @@ impl Change<'_> {
         }
         let key = (project.clone(), path.clone());
         self.expect_variable(&key, if_index)?;
-        let index = self.stamp.index;
+        // That of its event: several writes can share a log entry, and one that compares must tell
+        // them apart.
+        let index = self.state.next_event + 1;
         let variable =
             Variable { value: value.to_vec(), modified_index: index, modified_at: self.stamp.at };
         self.state.variables.insert(key, Arc::new(variable));

@@ -29,6 +29,21 @@ const ASK: Duration = Duration::from_millis(500);
 /// Until it must be.
 const CALM: Duration = Duration::from_secs(300);
 
+/// What must have happened at least once in any larger number of seeds.
+pub const EXPECTED: [&str; 11] = [
+    "agent cut off",
+    "agent killed",
+    "agent paused",
+    "deployments",
+    "leaders lost in a deployment",
+    "machine lost",
+    "stops: drained",
+    "stops: rebalanced",
+    "stops: reverted",
+    "stops: scaled down",
+    "stops: updated",
+];
+
 /// A node by its number.
 pub fn host_name(host: u64) -> NodeName {
     format!("n{}", host + 1).parse().unwrap()
@@ -85,7 +100,7 @@ impl Fleet {
             dir: dir.path().join(host_name(number).as_str()),
         };
         let nodes: Vec<Node> = (0..HOSTS).map(node).collect();
-        let user = cluster.kernel.host("user", [10, 0, 3, 1]);
+        let user = cluster.kernel.host("user", [10, 0, 4, 1]);
         let now = cluster.kernel.now;
         let fleet = Self {
             nodes,

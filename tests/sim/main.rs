@@ -18,6 +18,7 @@ mod nemesis;
 mod registers;
 mod rollouts;
 mod run;
+mod sessions;
 mod trace;
 mod user;
 mod wires;
@@ -171,7 +172,8 @@ impl Total {
         if seeds < 20 {
             return None;
         }
-        run::EXPECTED.iter().copied().find(|what| self.0.get(what).is_none_or(|count| *count == 0))
+        let mut expected = run::EXPECTED.into_iter().chain(agents::EXPECTED);
+        expected.find(|what| self.0.get(what).is_none_or(|count| *count == 0))
     }
 }
 

@@ -7,6 +7,7 @@ mod jobs;
 mod leaders;
 mod places;
 mod promises;
+mod znodes;
 
 use orch::model::name::AllocId;
 use orch::state::State;
@@ -36,7 +37,10 @@ impl Invariants {
 
     /// A server has applied an entry.
     pub fn applied(&mut self, server: usize, index: u64, state: &State) {
-        self.entries += u64::from(self.agreement.applied(server, index, state));
+        if self.agreement.applied(server, index, state) {
+            self.entries += 1;
+            znodes::check(index, state);
+        }
         self.jobs.applied(index, state);
     }
 
