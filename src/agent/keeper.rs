@@ -95,17 +95,24 @@ pub async fn run(
 }
 
 /// The runtimes that an agent begins with.
-#[derive(Debug, Default)]
-pub(super) struct Runtimes {
+#[derive(Debug)]
+pub struct Runtimes {
     /// Those that always answer.
     pub(super) fixed: Vec<Arc<dyn Runtime>>,
     /// Whether the Docker engine is looked for, and what was found at the start.
     pub(super) docker: Option<Option<(Docker, EngineFacts)>>,
+    /// Whether they run things on this machine, whose use is measured and told then.
+    pub(super) here: bool,
 }
 
 impl Runtimes {
+    /// Those that are given, which run nothing on this machine.
+    pub fn elsewhere(fixed: Vec<Arc<dyn Runtime>>) -> Self {
+        Self { fixed, docker: None, here: false }
+    }
+
     async fn first(config: &Config) -> Result<Self, AgentError> {
-        let mut runtimes = Self::default();
+        let mut runtimes = Self { fixed: Vec::new(), docker: None, here: true };
         if config.runtime != RuntimeChoice::Docker {
             let process = Process::new(config.data_dir.join("tasks"), config.program.clone())
                 .map_err(|error| AgentError::Config(format!("process runtime: {error}")))?;
@@ -134,7 +141,10 @@ impl Runtimes {
 }
 
 /// [`run`] with given runtimes.
-pub(super) async fn run_with(
+///
+/// # Errors
+/// If the data directory can't be used.
+pub async fn run_with(
     config: Config,
     ground: Ground,
     stop: CancellationToken,
@@ -175,6 +185,7 @@ pub(super) async fn run_with(
         let keep = async move { warden.keep_docker(first, socket, roots).await };
         tracker.spawn(until(down.clone(), keep));
     }
+    let usage = runtimes.here.then(|| facts::Usage::new(store.dir()));
     let line = link::Link::new(
         &config,
         identity,
@@ -183,6 +194,7 @@ pub(super) async fn run_with(
         spec_watch,
         events.clone(),
         from_keeper,
+        usage,
     );
     let line = tracker.spawn(line.run(down.clone()));
 

@@ -32,7 +32,7 @@ use crate::net::{self, SharedNet};
 use crate::rpc;
 use crate::rpc::v1::agents_client::AgentsClient;
 use crate::rpc::v1::{
-    AllocUsage, FromAgent, Goodbye, Heartbeat, Hello, OpenSession, Orders, Reports, StopOrder,
+    AllocUsage, FromAgent, Goodbye, Heartbeat, Hello, NodeStats, OpenSession, Orders, Reports, StopOrder,
     Sync, ToAgent, Welcome, from_agent, to_agent,
 };
 
@@ -147,7 +147,8 @@ pub(super) struct Link {
     running: u32,
     starts: Vec<u32>,
     allocs: Vec<AllocUsage>,
-    usage: facts::Usage,
+    /// None: nothing is measured.
+    usage: Option<facts::Usage>,
     sessions: Arc<Semaphore>,
 }
 
@@ -160,12 +161,13 @@ impl Link {
         spec: watch::Receiver<NodeSpec>,
         events: mpsc::Sender<Event>,
         from_keeper: mpsc::Receiver<ToLink>,
+        usage: Option<facts::Usage>,
     ) -> Self {
         Self {
             name: config.name.clone(),
             clock: ground.clock,
             net: ground.net,
-            usage: facts::Usage::new(store.dir()),
+            usage,
             store,
             identity,
             configured: config.servers.clone(),
@@ -484,7 +486,10 @@ impl Line {
     /// A full queue means that the leader does not read: its silence ends the line soon.
     fn send_heartbeat(&mut self, link: &mut Link) {
         self.sequence += 1;
-        let mut stats = link.usage.stats(link.running);
+        let mut stats = match &mut link.usage {
+            Some(usage) => usage.stats(link.running),
+            None => NodeStats { containers_running: link.running, ..NodeStats::default() },
+        };
         stats.start_millis = std::mem::take(&mut link.starts);
         stats.allocs.clone_from(&link.allocs);
         let heartbeat = Heartbeat { sequence: self.sequence, stats: Some(stats) };

@@ -17,13 +17,13 @@ const NO_LIMIT: u64 = 1 << 60;
 
 /// What a task has used, at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Sample {
+pub struct Sample {
     /// Nanoseconds of all cores together, since it began.
-    pub(super) cpu: u64,
+    pub cpu: u64,
     /// Bytes, without what the kernel could drop at once.
-    pub(super) memory: u64,
+    pub memory: u64,
     /// Bytes; 0: none.
-    pub(super) memory_limit: u64,
+    pub memory_limit: u64,
 }
 
 impl Sample {

@@ -19,7 +19,7 @@ mod order;
 mod outbox;
 mod probe;
 pub mod process;
-mod runtime;
+pub mod runtime;
 mod session_files;
 mod session_port;
 mod sessions;
@@ -30,4 +30,6 @@ mod volumes;
 mod warden;
 
 pub use config::{AgentError, Config, ResourceOverrides, RuntimeChoice};
-pub use keeper::run;
+pub use keeper::{Runtimes, run, run_with};
+pub use meter::Sample;
+pub use order::{Owner, Published, TaskKey, TaskOrder};

@@ -11,11 +11,11 @@ use crate::model::name::{AllocId, JobId, NodeName, PortName, TaskName};
 
 /// Whose tasks: an agent touches no others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Owner {
+pub struct Owner {
     /// The cluster.
-    pub(super) cluster_id: u64,
+    pub cluster_id: u64,
     /// The node in it.
-    pub(super) node: NodeName,
+    pub node: NodeName,
 }
 
 impl Owner {
@@ -27,11 +27,11 @@ impl Owner {
 
 /// One task of one allocation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct TaskKey {
+pub struct TaskKey {
     /// The allocation.
-    pub(super) alloc: AllocId,
+    pub alloc: AllocId,
     /// Its task.
-    pub(super) task: TaskName,
+    pub task: TaskName,
 }
 
 impl std::fmt::Display for TaskKey {
@@ -42,40 +42,40 @@ impl std::fmt::Display for TaskKey {
 
 /// A port that is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Published {
+pub struct Published {
     /// Its name in the job.
-    pub(super) name: PortName,
+    pub name: PortName,
     /// Where the task listens.
-    pub(super) inside: u16,
+    pub inside: u16,
     /// Where it is reached.
-    pub(super) host: u16,
+    pub host: u16,
     /// Transport.
-    pub(super) protocol: Protocol,
+    pub protocol: Protocol,
 }
 
 /// A task with all that its grant decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TaskOrder {
+pub struct TaskOrder {
     /// Which.
-    pub(super) key: TaskKey,
+    pub key: TaskKey,
     /// Whose.
-    pub(super) owner: Owner,
+    pub owner: Owner,
     /// The order's counter.
-    pub(super) generation: u64,
+    pub generation: u64,
     /// The job.
-    pub(super) job: JobId,
+    pub job: JobId,
     /// The replica.
-    pub(super) index: u32,
+    pub index: u32,
     /// What to run.
-    pub(super) spec: TaskSpec,
+    pub spec: TaskSpec,
     /// Its environment, complete.
-    pub(super) environment: BTreeMap<String, String>,
+    pub environment: BTreeMap<String, String>,
     /// Its ports.
-    pub(super) ports: Vec<Published>,
+    pub ports: Vec<Published>,
     /// Where they are published.
-    pub(super) bind_address: IpAddr,
+    pub bind_address: IpAddr,
     /// Its devices.
-    pub(super) gpus: Vec<u32>,
+    pub gpus: Vec<u32>,
 }
 
 impl TaskOrder {

@@ -18,7 +18,7 @@ use crate::rpc::v1::{FileInfo, FoundContainer};
 
 /// Why a runtime did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum RuntimeError {
+pub enum RuntimeError {
     /// It does not answer at all: nothing is known, and it is not the task's fault.
     #[error("{0}")]
     Unavailable(String),
@@ -41,18 +41,18 @@ pub(super) enum RuntimeError {
 
 /// A task that a runtime has, running or ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
+pub struct Found {
     /// Whose.
-    pub(super) key: TaskKey,
+    pub key: TaskKey,
     /// Container id or `pid:N`.
-    pub(super) handle: String,
+    pub handle: String,
     /// Whether it runs.
-    pub(super) running: bool,
+    pub running: bool,
 }
 
 /// What has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Notice {
+pub enum Notice {
     /// One of the owner's tasks.
     Task(TaskKey),
     /// A container that may have been taken over: no label says whose it is.
@@ -61,7 +61,7 @@ pub(super) enum Notice {
 
 /// How a task is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Condition {
+pub enum Condition {
     /// It runs.
     Running {
         /// Since when, if the runtime knows.
@@ -75,46 +75,46 @@ pub(super) enum Condition {
 
 /// How a task ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(super) struct Exit {
+pub struct Exit {
     /// 128 + N for signal N.
-    pub(super) code: i32,
+    pub code: i32,
     /// Killed for want of memory.
-    pub(super) oom_killed: bool,
+    pub oom_killed: bool,
     /// When, if the runtime knows.
-    pub(super) finished_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
     /// What the runtime itself had to say; may be empty.
-    pub(super) error: String,
+    pub error: String,
     /// The end of what it printed.
-    pub(super) tail: String,
+    pub tail: String,
 }
 
 /// One line of a task's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Line {
+pub struct Line {
     /// Nanoseconds since 1970.
-    pub(super) at: u64,
+    pub at: u64,
     /// Whether it came on standard error.
-    pub(super) stderr: bool,
+    pub stderr: bool,
     /// Without its line end.
-    pub(super) text: Bytes,
+    pub text: Bytes,
 }
 
 /// Which lines.
 #[derive(Debug, Clone, Default)]
-pub(super) struct LogQuery {
+pub struct LogQuery {
     /// Go on with what comes until the task ends.
-    pub(super) follow: bool,
+    pub follow: bool,
     /// Wanted lines from the end to begin with; absent: all.
-    pub(super) tail: Option<u32>,
+    pub tail: Option<u32>,
     /// Only later ones.
-    pub(super) after: After,
+    pub after: After,
     /// Only those in which it is found.
-    pub(super) grep: Option<Pattern>,
+    pub grep: Option<Pattern>,
 }
 
 impl LogQuery {
     /// Whether this line is asked for, as far as that shows in it.
-    pub(super) fn wants(&self, line: &Line) -> bool {
+    pub fn wants(&self, line: &Line) -> bool {
         line.at > self.after.of(line.stderr)
             && self.grep.as_ref().is_none_or(|pattern| pattern.is_in(&line.text))
     }
@@ -123,31 +123,31 @@ impl LogQuery {
 /// A place in a task's output, in nanoseconds since 1970. Each stream is in order by itself alone:
 /// two threads note the times of lines, and write when they get to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct After {
+pub struct After {
     /// Of standard output.
-    pub(super) stdout: u64,
+    pub stdout: u64,
     /// Of standard error.
-    pub(super) stderr: u64,
+    pub stderr: u64,
 }
 
 impl After {
     /// The same for both streams.
-    pub(super) fn both(at: u64) -> Self {
+    pub fn both(at: u64) -> Self {
         Self { stdout: at, stderr: at }
     }
 
     /// That of one stream.
-    pub(super) fn of(self, stderr: bool) -> u64 {
+    pub fn of(self, stderr: bool) -> u64 {
         if stderr { self.stderr } else { self.stdout }
     }
 
     /// The later one of each.
-    pub(super) fn max(self, other: Self) -> Self {
+    pub fn max(self, other: Self) -> Self {
         Self { stdout: self.stdout.max(other.stdout), stderr: self.stderr.max(other.stderr) }
     }
 
     /// The line was read.
-    pub(super) fn saw(&mut self, line: &Line) {
+    pub fn saw(&mut self, line: &Line) {
         let place = if line.stderr { &mut self.stderr } else { &mut self.stdout };
         *place = line.at.max(*place);
     }
@@ -155,22 +155,22 @@ impl After {
 
 /// A command to run inside a task.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct ExecOrder {
+pub struct ExecOrder {
     /// Its words.
-    pub(super) command: Vec<String>,
+    pub command: Vec<String>,
     /// Whether it reads input.
-    pub(super) stdin: bool,
+    pub stdin: bool,
     /// Whether it gets a terminal.
-    pub(super) tty: bool,
+    pub tty: bool,
     /// The terminal's size.
-    pub(super) columns: u16,
+    pub columns: u16,
     /// The terminal's size.
-    pub(super) rows: u16,
+    pub rows: u16,
 }
 
 /// What goes into a command that runs inside a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum ExecInput {
+pub enum ExecInput {
     /// Bytes for its standard input.
     Stdin(Bytes),
     /// Its standard input ends.
@@ -188,7 +188,7 @@ pub(super) enum ExecInput {
 
 /// What comes out of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum ExecOutput {
+pub enum ExecOutput {
     /// Standard output, or the terminal's.
     Stdout(Bytes),
     /// Standard error.
@@ -196,10 +196,10 @@ pub(super) enum ExecOutput {
 }
 
 /// The result of asking a runtime.
-pub(super) type Answer<'a, T> = BoxFuture<'a, Result<T, RuntimeError>>;
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, RuntimeError>>;
 
 /// Something that runs tasks.
-pub(super) trait Runtime: Send + Sync + std::fmt::Debug {
+pub trait Runtime: Send + Sync + std::fmt::Debug {
     /// Its name, as nodes list it.
     fn word(&self) -> &'static str;
 

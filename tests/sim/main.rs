@@ -7,16 +7,20 @@
 #![allow(unreachable_pub, reason = "pub here says: for all files of the simulation")]
 #![allow(clippy::print_stdout, reason = "the trace, when it is asked for")]
 
+mod agents;
 mod cluster;
 mod disk;
 mod http;
 mod invariants;
 mod kernel;
+mod machine;
 mod nemesis;
 mod registers;
+mod rollouts;
 mod run;
 mod sessions;
 mod trace;
+mod user;
 mod wires;
 
 use std::collections::BTreeMap;
@@ -74,7 +78,7 @@ fn plan(options: &Options) -> Plan {
 fn one(seed: u64, options: &Options) -> ExitCode {
     let plan = plan(options);
     let quiet = Plan { aloud: false, ..plan };
-    let (first, second) = (run::seed(seed, &plan), run::seed(seed, &quiet));
+    let (first, second) = (alone(seed, &plan), alone(seed, &quiet));
     match (first, second) {
         (Ok(first), Ok(second)) if first == second => {
             say(&format!("seed {seed}: {first}"));
@@ -89,6 +93,11 @@ fn one(seed: u64, options: &Options) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// On a thread of its own: what libraries keep for a thread is not left from an earlier seed.
+fn alone(seed: u64, plan: &Plan) -> Result<Outcome, Failure> {
+    std::thread::scope(|scope| scope.spawn(|| run::seed(seed, plan)).join().unwrap())
 }
 
 fn many(options: &Options) -> ExitCode {
@@ -108,7 +117,7 @@ fn many(options: &Options) -> ExitCode {
                 while limit.is_none_or(|limit| began.elapsed() < limit) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     let stop = seed >= seeds.end;
-                    if stop || results.send(run::seed(seed, &plan(options))).is_err() {
+                    if stop || results.send(alone(seed, &plan(options))).is_err() {
                         return;
                     }
                 }
@@ -163,7 +172,8 @@ impl Total {
         if seeds < 20 {
             return None;
         }
-        run::EXPECTED.iter().copied().find(|what| self.0.get(what).is_none_or(|count| *count == 0))
+        let mut expected = run::EXPECTED.into_iter().chain(agents::EXPECTED);
+        expected.find(|what| self.0.get(what).is_none_or(|count| *count == 0))
     }
 }
 

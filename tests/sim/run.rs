@@ -10,6 +10,7 @@ use orch::clock;
 use orch::ground::Witness;
 use tracing::level_filters::LevelFilter;
 
+use super::agents::Fleet;
 use super::cluster::Cluster;
 use super::kernel::{Scene, scene};
 use super::nemesis::Nemesis;
@@ -124,10 +125,12 @@ fn storm_and_calm(plan: &Plan, trace: &Trace) -> Outcome {
         cluster.kernel.start(host, client);
         clients.push(host);
     }
+    let mut fleet = Fleet::start(&mut cluster);
     let mut nemesis = Nemesis::default();
     let end = cluster.kernel.now + plan.storm;
     while cluster.kernel.now < end {
         nemesis.act(&mut cluster);
+        fleet.act(&mut cluster);
         cluster.tick();
     }
     trace.say("-- calm");
@@ -140,10 +143,13 @@ fn storm_and_calm(plan: &Plan, trace: &Trace) -> Outcome {
         ledger.counted("znodes written") > before + 20
     });
     clients.into_iter().for_each(|client| cluster.kernel.end(client, false));
+    fleet.rest(&mut cluster);
+    let happened = fleet.end(&mut cluster);
     let state = cluster.settle(CALM);
     history.check(|path| cluster.variable(path));
     let mut counts = nemesis.done.clone();
     counts.extend(ledger.counts());
+    counts.extend(happened);
     counts.insert("acknowledged writes", history.acknowledged() as u64);
     counts.insert("terms with a leader", cluster.invariants().terms() as u64);
     counts.insert("entries", cluster.invariants().entries);

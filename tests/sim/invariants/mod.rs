@@ -1,19 +1,28 @@
 //! What must hold all the while, one file each with its reason.
 
 mod agreement;
+mod capacity;
+mod doubles;
+mod jobs;
 mod leaders;
+mod places;
+mod promises;
 mod znodes;
 
+use orch::model::name::AllocId;
 use orch::state::State;
 
 use self::agreement::Agreement;
+use self::jobs::Jobs;
 use self::leaders::Leaders;
+use super::machine::Task;
 
 /// All of them.
 #[derive(Default)]
 pub struct Invariants {
     leaders: Leaders,
     agreement: Agreement,
+    jobs: Jobs,
     /// Entries that were looked at.
     pub entries: u64,
     /// Reasons for which servers stopped themselves.
@@ -32,6 +41,17 @@ impl Invariants {
             self.entries += 1;
             znodes::check(index, state);
         }
+        self.jobs.applied(index, state);
+    }
+
+    /// That runs on the machines: by node, the allocation and what runs of it.
+    pub fn runs(&self, running: &[(String, AllocId, Task)]) {
+        doubles::check(&self.jobs, running);
+    }
+
+    /// What is known of jobs.
+    pub fn jobs(&self) -> &Jobs {
+        &self.jobs
     }
 
     /// A server takes another, or itself, for the leader of a term.
