@@ -160,7 +160,7 @@ impl Consensus {
             readers,
             fatal: watch::Sender::new(None),
             identity: Mutex::new(storage.identity),
-            cluster_id: cluster_id,
+            cluster_id,
             heard: Mutex::new(Instant::now()),
             line_ended: Notify::new(),
             stopping: CancellationToken::new(),
