@@ -10,5 +10,8 @@ COPY --chown=65534:65534 data /data
 USER 65534:65534
 # 7400: REST, WebSocket, console. 7401: servers and agents.
 EXPOSE 7400 7401
+# Long pieces of memory (log entries) go back to the kernel one by one, instead of leaving holes
+# between the short ones that stay. A third of the memory after a large import.
+ENV GLIBC_TUNABLES=glibc.malloc.mmap_threshold=262144
 ENTRYPOINT ["/orch"]
 CMD ["--help"]

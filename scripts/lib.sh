@@ -83,10 +83,9 @@ need_build_tools() {
   fi
   has cargo || fail "Rust is missing: there is no cargo on the PATH." \
     "Get it from https://rustup.rs and run this again."
-  if ! has cc || ! has make || [ ! -e /usr/include/stdlib.h ]; then
-    install_packages gcc libc6-dev make ||
-      fail "A C compiler or make is missing (Rust links with the one, jemalloc is built with the other)." \
-        "Run as root:  apt-get install gcc libc6-dev make"
+  if ! has cc || [ ! -e /usr/include/stdlib.h ]; then
+    install_packages gcc libc6-dev ||
+      fail "A C compiler is missing (Rust links with it)." "Run as root:  apt-get install gcc libc6-dev"
   fi
 }
 

@@ -3,11 +3,6 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Gives memory back that is no longer used, with threads of its own that look for it; glibc's keeps
-/// what lies between pieces that are still used.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
     // Before anything else is set up: there is one of these for each process task.
