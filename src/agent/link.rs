@@ -32,8 +32,8 @@ use crate::net::{self, SharedNet};
 use crate::rpc;
 use crate::rpc::v1::agents_client::AgentsClient;
 use crate::rpc::v1::{
-    AllocUsage, FromAgent, Goodbye, Heartbeat, Hello, NodeStats, OpenSession, Orders, Reports, StopOrder,
-    Sync, ToAgent, Welcome, from_agent, to_agent,
+    AllocUsage, FromAgent, Goodbye, Heartbeat, Hello, NodeStats, OpenSession, Orders, Reports,
+    StopOrder, Sync, ToAgent, Welcome, from_agent, to_agent,
 };
 
 /// For a server to take a connection and answer.

@@ -321,7 +321,9 @@ impl Fleet {
             is.sort();
             meant.sort();
             if is != meant {
-                return Err(Missing::Waits(format!("{name} runs {is:?}, and should run {meant:?}")));
+                return Err(Missing::Waits(format!(
+                    "{name} runs {is:?}, and should run {meant:?}"
+                )));
             }
         }
         Ok(())
