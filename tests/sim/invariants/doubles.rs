@@ -13,9 +13,10 @@ use orch::state::State;
 use super::jobs::Jobs;
 use crate::machine::Task;
 
-/// `running`: by node, the allocation and what runs of it.
-pub fn check(jobs: &Jobs, running: &[(String, AllocId, Task)]) {
-    let Some(state) = jobs.state() else { return };
+/// `running`: by node, the allocation and what runs of it. How many rightly stand beside another.
+pub fn check(jobs: &Jobs, running: &[(String, AllocId, Task)]) -> u64 {
+    let Some(state) = jobs.state() else { return 0 };
+    let mut beside = 0;
     let mut places: BTreeMap<_, Vec<(&str, &Allocation)>> = BTreeMap::new();
     for (node, id, task) in running {
         // One that is forgotten was lost, or its end was reported long ago.
@@ -36,9 +37,11 @@ pub fn check(jobs: &Jobs, running: &[(String, AllocId, Task)]) {
                     may_stand_beside(state, alloc, other),
                     "{job}.{replica} runs on {node} and on {other_node}: {alloc:#?} {other:#?}"
                 );
+                beside += 1;
             }
         }
     }
+    beside
 }
 
 fn may_stand_beside(state: &State, a: &Allocation, b: &Allocation) -> bool {

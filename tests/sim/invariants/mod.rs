@@ -44,9 +44,10 @@ impl Invariants {
         self.jobs.applied(index, state);
     }
 
-    /// That runs on the machines: by node, the allocation and what runs of it.
-    pub fn runs(&self, running: &[(String, AllocId, Task)]) {
-        doubles::check(&self.jobs, running);
+    /// That runs on the machines: by node, the allocation and what runs of it. How many rightly
+    /// stand beside another.
+    pub fn runs(&self, running: &[(String, AllocId, Task)]) -> u64 {
+        doubles::check(&self.jobs, running)
     }
 
     /// What is known of jobs.
