@@ -224,6 +224,7 @@ fn a_full_disk_is_a_clear_message_and_nothing_acknowledged_is_lost() {
         assert_eq!(http.get(path).status, 200, "{path} was acknowledged and is lost");
     }
     http.json("PUT", "/v1/variables/after", &json!(1)).ok();
-    drop(cluster);
+    cluster.kill("s1");
+    // First, or the cluster's directory can't go.
     drop(disk);
 }

@@ -134,6 +134,8 @@ struct Report {
     epochs: usize,
     counts: Counts,
     problems: Vec<String>,
+    /// All of it was judged.
+    ended: bool,
 }
 
 impl Report {
@@ -159,7 +161,7 @@ impl Report {
         println!("faults: {} ({})", kinds.len(), each.join(", "));
         println!("clients, in {} epochs: {:?}", self.epochs, self.counts);
         let verdict = |fine: bool| if fine { "yes" } else { "NO" };
-        let fine = self.problems.is_empty() && !std::thread::panicking();
+        let fine = self.problems.is_empty() && self.ended;
         println!(
             "linearizable, no acknowledged write lost, same state everywhere: {}",
             verdict(fine)
@@ -212,6 +214,7 @@ fn soak() {
         epochs: 0,
         counts: Counts::default(),
         problems: Vec::new(),
+        ended: false,
     };
     let until = Instant::now() + Duration::from_secs(60 * minutes);
     let plan =
@@ -249,6 +252,7 @@ fn soak() {
         Clients::tidy(&servers.doors(), plan);
         println!("epoch {epoch}: {:?}", history.counts());
     }
+    report.ended = true;
     let growing = report.sampler.curves.growing();
     assert!(report.problems.is_empty() && growing.is_empty(), "{:?} {growing:?}", report.problems);
     assert!(report.counts.written > 0, "nothing was written");
