@@ -89,7 +89,7 @@ impl Core {
 
     /// Has a server elected in the place of `leader`: this one, or another that was quicker.
     async fn replace(&self, leader: &Server) {
-        let vote = self.raft_metrics(|metrics| metrics.vote.clone());
+        let vote = self.raft_metrics(|metrics| metrics.vote);
         if !vote.committed || vote.leader_id.voted_for != leader.id {
             return;
         }
@@ -102,7 +102,7 @@ impl Core {
         let mut turn = place.map(|place| STAGGER * u32::try_from(place).unwrap_or(ROUNDS));
         for _ in 0..ROUNDS {
             // As when a leader hands over: to this server's mind its lease has run out.
-            let released = TransferLeaderRequest::new(vote.clone(), leader.id, None);
+            let released = TransferLeaderRequest::new(vote, leader.id, None);
             if self.raft.handle_transfer_leader(released).await.is_err() {
                 return;
             }

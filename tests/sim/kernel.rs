@@ -11,9 +11,19 @@ use std::time::Duration;
 use orch::clock::{self, Clock};
 use orch::ground::{Ground, Offload, Witness};
 use orch::model::time::Timestamp;
-use tokio::runtime::{Builder, RngSeed, Runtime};
+use tokio::runtime::{Builder, Runtime};
 
 use super::wires::Wires;
+
+/// A runtime whose time stands still.
+fn runtime() -> Runtime {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_time().start_paused(true);
+    // Without it a seed does not decide everything; `scripts/simulate` sets it.
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&clock::random().to_le_bytes()));
+    builder.build().unwrap()
+}
 
 /// What a host is given at a time.
 pub const TICK: Duration = Duration::from_millis(1);
@@ -135,10 +145,7 @@ impl Kernel {
         let host = &mut self.hosts[id.0];
         assert!(host.runtime.is_none(), "{} runs already", host.name);
         self.wires.darken(host.ip, false);
-        let seed = RngSeed::from_bytes(&clock::random().to_le_bytes());
-        let runtime =
-            Builder::new_current_thread().enable_time().start_paused(true).rng_seed(seed).build();
-        let runtime = runtime.unwrap();
+        let runtime = runtime();
         runtime.spawn(main);
         (host.owed, host.is_paused, host.paused) = (0, false, Duration::ZERO);
         host.runtime = Some(runtime);

@@ -50,9 +50,12 @@ struct Options {
     /// Simulated seconds of the storm
     #[arg(long, default_value_t = 60)]
     storm: u64,
-    /// Only this seed, twice, with its trace
+    /// Only this seed, and once more in another process
     #[arg(long)]
     seed: Option<u64>,
+    /// With --seed: not once more
+    #[arg(long)]
+    once: bool,
     /// Print every line of the trace as it comes
     #[arg(long)]
     aloud: bool,
@@ -74,25 +77,30 @@ fn plan(options: &Options) -> Plan {
     Plan { storm: Duration::from_secs(options.storm), aloud: options.aloud }
 }
 
-/// A seed that is looked at: twice, since both runs must be the same.
+/// A seed that is looked at: once here, and once more in a process of its own, since both runs must
+/// be the same.
 fn one(seed: u64, options: &Options) -> ExitCode {
-    let plan = plan(options);
-    let quiet = Plan { aloud: false, ..plan };
-    let (first, second) = (alone(seed, &plan), alone(seed, &quiet));
-    match (first, second) {
-        (Ok(first), Ok(second)) if first == second => {
-            say(&format!("seed {seed}: {first}"));
-            ExitCode::SUCCESS
-        }
-        (Ok(first), Ok(second)) => {
-            say(&format!("seed {seed} is not the same twice:\n{first}\n{second}"));
-            ExitCode::FAILURE
-        }
-        (Err(failure), _) | (_, Err(failure)) => {
+    let outcome = match run::seed(seed, &plan(options)) {
+        Ok(outcome) => outcome.to_string(),
+        Err(failure) => {
             report(&failure);
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
+    };
+    say(&format!("seed {seed}: {outcome}"));
+    if options.once {
+        return ExitCode::SUCCESS;
     }
+    let (seed, storm) = (seed.to_string(), options.storm.to_string());
+    let program = std::env::current_exe().unwrap();
+    let again = ["--once", "--seed", &seed, "--storm", &storm];
+    let again = std::process::Command::new(program).args(again).output().unwrap();
+    let again = String::from_utf8_lossy(&again.stdout).into_owned();
+    if again.trim() == format!("seed {seed}: {outcome}").trim() {
+        return ExitCode::SUCCESS;
+    }
+    say(&format!("it is not the same in another process:\n{again}"));
+    ExitCode::FAILURE
 }
 
 /// On a thread of its own: what libraries keep for a thread is not left from an earlier seed.
