@@ -57,7 +57,9 @@ impl Offload {
 /// Who is shown the state after every entry of the log, with the entry's index: an invariant's
 /// watcher in simulation, nobody in life.
 #[derive(Clone, Default)]
-pub struct Witness(Option<Arc<dyn Fn(u64, &State) + Send + Sync>>);
+pub struct Witness(Option<Arc<Look>>);
+
+type Look = dyn Fn(u64, &State) + Send + Sync;
 
 impl Witness {
     /// Shows it to `look`.

@@ -192,8 +192,7 @@ pub async fn run_with(
         store.clone(),
         ground.clone(),
         spec_watch,
-        events.clone(),
-        from_keeper,
+        (events.clone(), from_keeper),
         usage,
     );
     let line = tracker.spawn(line.run(down.clone()));

@@ -159,8 +159,7 @@ impl Link {
         store: Arc<Store>,
         ground: Ground,
         spec: watch::Receiver<NodeSpec>,
-        events: mpsc::Sender<Event>,
-        from_keeper: mpsc::Receiver<ToLink>,
+        (events, from_keeper): (mpsc::Sender<Event>, mpsc::Receiver<ToLink>),
         usage: Option<facts::Usage>,
     ) -> Self {
         Self {

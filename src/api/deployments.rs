@@ -80,7 +80,7 @@ async fn shown(
 ) -> Result<Indexed<DeploymentRow>, Problem> {
     let view = context.view(consistency).await?;
     let now = context.clock.now();
-    blocking(&context, move || {
+    blocking(context, move || {
         let known =
             view.state.deployment(id).ok_or_else(|| Problem::not_found("deployment", id))?;
         Ok(Indexed(view.applied_index, deployment::row(&view.state, now, known)))

@@ -118,7 +118,7 @@ pub(super) async fn submit_jobs(
 /// What is said at once need not be of this very moment: nodes come and go.
 async fn warn(context: &Context, spec: Arc<JobSpec>) -> Result<Vec<String>, Problem> {
     let view = context.view(ConsistencyChoice::Stale).await?;
-    blocking(&context, move || warnings(&view.state, &spec)).await
+    blocking(context, move || warnings(&view.state, &spec)).await
 }
 
 /// The state bounds no keys, so what is added here need not fit the caller's bound.
