@@ -249,14 +249,6 @@ impl Cluster {
             self.tick();
         }
     }
-
-    /// Goes on for so long.
-    pub fn run_for(&mut self, length: Duration) {
-        let end = self.kernel.now + length;
-        while self.kernel.now < end {
-            self.tick();
-        }
-    }
 }
 
 impl Cluster {

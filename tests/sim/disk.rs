@@ -1,5 +1,5 @@
-//! Disks that keep what was synced, and of the rest what they like; that take their time, run
-//! full, and rot.
+//! Disks that keep what was synced, and of the rest what they like; that take their time, and run
+//! full.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,22 +33,12 @@ struct Platter {
     full: bool,
     /// The next writes take so long.
     stall: Option<Duration>,
-    planted: Planted,
 }
 
 #[derive(Clone, Default)]
 struct File {
     bytes: Vec<u8>,
     synced: usize,
-}
-
-/// Defects that a disk can be given, to see that they are found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Planted {
-    /// Entries are acknowledged before they are synced.
-    pub acknowledges_early: bool,
-    /// Votes are acknowledged, and lost with the power.
-    pub forgets_votes: bool,
 }
 
 fn below(bound: u64) -> u64 {
@@ -86,12 +76,7 @@ impl Disk {
         let mut writing = std::mem::take(&mut platter.writing);
         let kept = below(writing.len() as u64 + 1) as usize;
         writing.truncate(kept);
-        if !(power && platter.planted.acknowledges_early) {
-            writing.into_iter().for_each(|op| platter.carry_out(op));
-        }
-        if power && platter.planted.forgets_votes {
-            platter.vote = None;
-        }
+        writing.into_iter().for_each(|op| platter.carry_out(op));
         if power {
             for file in platter.files.values_mut() {
                 let unsynced = (file.bytes.len() - file.synced) as u64;
@@ -99,12 +84,6 @@ impl Disk {
                 file.bytes.truncate(kept);
             }
         }
-    }
-
-    /// Another disk is put in its place.
-    pub fn replace(&self) {
-        let planted = self.lock().planted;
-        *self.lock() = Platter { planted, ..Platter::default() };
     }
 
     /// From here on nothing fits.
@@ -120,22 +99,6 @@ impl Disk {
     /// The next write takes so long.
     pub fn stall(&self, length: Duration) {
         self.lock().stall = Some(length);
-    }
-
-    /// Flips a bit of a snapshot; whether there was one.
-    pub fn rot(&self) -> bool {
-        let mut platter = self.lock();
-        let Some(file) = platter.files.values_mut().find(|file| !file.bytes.is_empty()) else {
-            return false;
-        };
-        let at = below(file.bytes.len() as u64) as usize;
-        file.bytes[at] ^= 1 << below(8);
-        true
-    }
-
-    /// Gives it defects.
-    pub fn plant(&self, planted: Planted) {
-        self.lock().planted = planted;
     }
 }
 
@@ -185,7 +148,7 @@ impl LogDisk for Mounted {
                     ops.push(op);
                     waiting.push(done);
                 }
-                let (takes, full, early) = {
+                let (takes, full) = {
                     let mut platter = self.0.lock();
                     let usual = if below(40) == 0 { 20 + below(100) } else { below(4) };
                     let takes = platter.stall.take().unwrap_or(Duration::from_millis(usual));
@@ -194,15 +157,12 @@ impl LogDisk for Mounted {
                     if !full {
                         platter.writing = ops;
                     }
-                    (takes, full, platter.planted.acknowledges_early)
+                    (takes, full)
                 };
                 if full {
                     let error = || io::Error::from(ErrorKind::StorageFull);
                     waiting.into_iter().for_each(|done| done.complete(Err(error())));
                     continue;
-                }
-                if early {
-                    std::mem::take(&mut waiting).into_iter().for_each(|done| done.complete(Ok(())));
                 }
                 sleep(takes).await;
                 {

@@ -128,11 +128,6 @@ impl Kernel {
         self.hosts[id.0].runtime.is_some()
     }
 
-    /// Its own clock, which may be wrong.
-    pub fn clock(&self, id: HostId) -> Arc<HostClock> {
-        self.hosts[id.0].clock.clone()
-    }
-
     /// What a process on it stands on.
     pub fn ground(&self, id: HostId, witness: Witness) -> Ground {
         let host = &self.hosts[id.0];
