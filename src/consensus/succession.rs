@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::raft::TransferLeaderRequest;
+use tokio::time::Instant;
 
 use super::core::Core;
 use super::peers::{Answer, Call, CallError};
@@ -20,6 +21,8 @@ const LOOK_TIMEOUT: Duration = Duration::from_millis(150);
 /// A connection that ended just now may answer in its own name once or twice.
 const LOOKS: u32 = 5;
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
+/// Until it is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// One server after the other stands for election, so that they don't split the votes.
 const STAGGER: Duration = Duration::from_millis(40);
 /// The others find out at about the same time, not at the same moment.
@@ -34,9 +37,16 @@ pub(super) async fn run(core: Arc<Core>) {
             () = core.stopping.cancelled() => return,
             () = core.line_ended.notified() => {}
         }
-        let Some(leader) = core.other_leader() else { continue };
-        if core.has_ended(&leader).await {
-            core.replace(&leader).await;
+        let cut = Instant::now();
+        // Until it is heard again, or another leads: one look may be too soon on a busy machine.
+        while let Some(leader) = core.other_leader()
+            && core.heard() < cut
+            && !core.stopping.is_cancelled()
+        {
+            if core.has_ended(&leader).await {
+                core.replace(&leader).await;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 }
