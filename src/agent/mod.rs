@@ -20,6 +20,7 @@ mod outbox;
 mod probe;
 pub mod process;
 pub mod runtime;
+mod runtimes;
 mod session_files;
 mod session_port;
 mod sessions;
@@ -30,6 +31,7 @@ mod volumes;
 mod warden;
 
 pub use config::{AgentError, Config, ResourceOverrides, RuntimeChoice};
-pub use keeper::{Runtimes, run, run_with};
+pub use keeper::{run, run_with};
 pub use meter::Sample;
 pub use order::{Owner, Published, TaskKey, TaskOrder};
+pub use runtimes::Runtimes;

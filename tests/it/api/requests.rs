@@ -263,10 +263,10 @@ async fn variables_are_compared_and_set() {
         }
     };
     put(vec![], "?if_index=0").await.problem(409, "conflict");
-    put(vec![("if-match", "\"1\"".into())], "").await.problem(412, "precondition_failed");
+    put(vec![("if-match", "\"999\"".into())], "").await.problem(412, "precondition_failed");
     put(vec![("if-none-match", "*".into())], "").await.problem(412, "precondition_failed");
     put(vec![("if-match", "x".into())], "").await.problem(400, "bad_request");
-    put(vec![("if-match", etag.clone())], "?if_index=1").await.problem(400, "bad_request");
+    put(vec![("if-match", etag.clone())], "?if_index=999").await.problem(400, "bad_request");
     put(vec![("if-match", etag.clone())], "").await.ok();
     let delete = api.send("DELETE", "/v1/variables/db/host", &[("if-match", &etag)], "").await;
     delete.problem(412, "precondition_failed");
