@@ -119,6 +119,11 @@ pub async fn client(client: u64, servers: usize, net: SharedNet, ledger: Ledger)
         // Ends with the connection.
         let _ = session.work(&mut line).await;
         session.ledger.lets_go(client);
+        drop(line);
+        if clock::random().is_multiple_of(12) {
+            // Longer than a session lives.
+            sleep(Duration::from_millis(SESSION as u64 + clock::random() % 6000)).await;
+        }
     }
 }
 
