@@ -195,10 +195,10 @@ fn run(process: Process, log: &str, started: impl FnOnce()) -> Outcome {
 
 /// Threads for tasks. One core is left to the log's thread, on which every write waits: a worker that
 /// is woken only to find nothing to do would take it away just then. Whatever takes long has threads
-/// of its own.
+/// of its own. Never one alone: a task that is woken by the one that runs must not wait for it.
 fn workers() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    cores.saturating_sub(1).max(1)
+    cores.saturating_sub(1).max(2)
 }
 
 fn follow_signals(stop: Stop) -> std::io::Result<impl Future<Output = ()>> {
