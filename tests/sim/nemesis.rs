@@ -7,6 +7,9 @@ use orch::clock;
 
 use super::cluster::{Cluster, server_ip};
 
+/// Milliseconds by which a clock is wrong at most. Clocks an hour off are in tests/it/faults.
+const CLOCK_WRONG: u64 = 2000;
+
 /// What can be undone later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Later {
@@ -156,7 +159,7 @@ impl Nemesis {
             18 => {
                 self.did(cluster, "clock", &name);
                 cluster.kernel.drift(host, below(200_000) as i64 - 100_000);
-                cluster.kernel.set_wrong(host, below(7_200_000) as i64 - 3_600_000);
+                cluster.kernel.set_wrong(host, below(CLOCK_WRONG * 2) as i64 - CLOCK_WRONG as i64);
                 self.at(cluster, between(2000, 10_000), Later::SetRight(victim));
             }
             _ => {
