@@ -113,6 +113,10 @@ pub const RESTORE_CHUNK_BYTES: usize = 512 << 10;
 pub const RESTORE_BYTES_MAX: u64 = 2 << 30;
 /// Bytes of one gRPC message.
 pub const RPC_MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of one gRPC stream to a server that may wait to be read.
+pub const RPC_STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// Bytes of all gRPC streams of one connection to a server that may wait to be read.
+pub const RPC_CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 /// Changes waiting for the log's disk.
 pub const LOG_JOBS_MAX: usize = 4096;
 /// Entries that the log's disk makes durable at once.

@@ -11,6 +11,7 @@ use crate::api;
 use crate::config::{Process, ServerPart};
 use crate::consensus::{self, Consensus, Storage};
 use crate::ground::Ground;
+use crate::limits::{RPC_CONNECTION_WINDOW_BYTES, RPC_STREAM_WINDOW_BYTES};
 use crate::migrate;
 use crate::net::{self, Listener};
 use crate::observe::metrics::{self, Metrics};
@@ -201,6 +202,9 @@ impl Server {
         let grpc = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(std::time::Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(std::time::Duration::from_secs(10)))
+            // All sessions of an agent share a connection: one that nobody reads must leave room.
+            .initial_stream_window_size(Some(RPC_STREAM_WINDOW_BYTES))
+            .initial_connection_window_size(Some(RPC_CONNECTION_WINDOW_BYTES))
             .add_service(services.raft)
             .add_service(services.cluster)
             .add_service(agents)
