@@ -1,5 +1,5 @@
-//! Connections to other processes: the machine's network in life, a simulated one in simulation.
-//! The only place where a server's sockets are opened.
+//! Connections between servers, agents and their clients: the machine's network in life, a
+//! simulated one in simulation. Clients of other systems and probes of tasks open their own.
 
 use std::fmt::Debug;
 use std::io;

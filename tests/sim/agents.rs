@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use orch::agent::{self, Config, ResourceOverrides, Runtimes};
-use orch::clock;
 use orch::ground::Witness;
 use orch::model::allocation::AllocStatus;
 use orch::model::name::NodeName;
 use orch::state::State;
 use tokio_util::sync::CancellationToken;
 
+use super::chance::{below, between};
 use super::cluster::{Cluster, RPC, server_addr, server_ip};
 use super::kernel::HostId;
 use super::machine::Machine;
@@ -76,14 +76,6 @@ pub struct Fleet {
     leader: Option<usize>,
     /// Agents keep their files there.
     _dir: tempfile::TempDir,
-}
-
-fn below(bound: u64) -> u64 {
-    clock::random() % bound.max(1)
-}
-
-fn between(least: u64, most: u64) -> Duration {
-    Duration::from_millis(least + below(most - least))
 }
 
 fn directory() -> tempfile::TempDir {

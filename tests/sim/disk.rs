@@ -15,6 +15,8 @@ use orch::consensus::types::{Entry, LogId, Vote};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use super::chance::below;
+
 /// What is known of a server's disk whatever happens; clones are the same disk.
 #[derive(Clone, Default)]
 pub struct Disk(Arc<Mutex<Platter>>);
@@ -39,10 +41,6 @@ struct Platter {
 struct File {
     bytes: Vec<u8>,
     synced: usize,
-}
-
-fn below(bound: u64) -> u64 {
-    clock::random() % bound.max(1)
 }
 
 impl Disk {

@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, reason = "the trace, when it is asked for")]
 
 mod agents;
+mod chance;
 mod cluster;
 mod disk;
 mod http;

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use orch::clock;
-
+use super::chance::{below, between};
 use super::cluster::{Cluster, server_ip};
 
 /// Milliseconds by which a clock is wrong at most. Clocks an hour off are in tests/it/faults.
@@ -28,14 +27,6 @@ pub struct Nemesis {
     later: Vec<(Duration, Later)>,
     /// What was done, and how often.
     pub done: BTreeMap<&'static str, u64>,
-}
-
-fn below(bound: u64) -> u64 {
-    clock::random() % bound.max(1)
-}
-
-fn between(least: u64, most: u64) -> Duration {
-    Duration::from_millis(least + below(most - least))
 }
 
 impl Nemesis {

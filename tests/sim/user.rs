@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use orch::clock;
 use orch::model::name::JobId;
 use orch::net::SharedNet;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::agents::{HOSTS, host_name};
+use super::chance::below;
 use super::cluster::{API, server_addr};
 use super::http;
 use super::machine::FAILS;
@@ -46,10 +46,6 @@ impl Desk {
     pub fn granted(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
-}
-
-fn below(bound: u64) -> u64 {
-    clock::random() % bound
 }
 
 fn millis(bound: u64) -> String {

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures::future::BoxFuture;
-use orch::clock;
 use orch::net::{Connection, Listen, Listener, Net};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::chance::below;
 
 /// Bytes on their way in one direction of a connection; more has to wait.
 const WINDOW: usize = 256 << 10;
@@ -103,10 +104,6 @@ struct Knock {
 struct Answer {
     result: Option<io::Result<Stream>>,
     waker: Option<Waker>,
-}
-
-fn below(bound: u64) -> u64 {
-    clock::random() % bound.max(1)
 }
 
 impl State {
