@@ -39,6 +39,22 @@ pub enum Fault {
     Transfer,
 }
 
+impl Fault {
+    /// Those that leave a majority alone.
+    pub const OF_ONE: [Self; 10] = [
+        Self::Kill,
+        Self::Pause,
+        Self::Split,
+        Self::Deaf,
+        Self::Alone,
+        Self::SlowDisk,
+        Self::FullDisk,
+        Self::Power,
+        Self::Clock,
+        Self::Transfer,
+    ];
+}
+
 /// Brings faults to servers.
 #[derive(Debug)]
 pub struct Nemesis {

@@ -35,20 +35,6 @@ const CALM_SECONDS: u64 = 60;
 const JOB: &str = "job: web\ncommand: [sleep, \"100000\"]\nstop_grace: 1s\n\
                    resources: { cpu: 0.1, memory: 16Mi }\n";
 
-const KINDS: [Fault; 11] = [
-    Fault::Kill,
-    Fault::Pause,
-    Fault::Split,
-    Fault::Deaf,
-    Fault::Alone,
-    Fault::SlowDisk,
-    Fault::FullDisk,
-    Fault::Power,
-    Fault::Clock,
-    Fault::Transfer,
-    Fault::Transfer,
-];
-
 /// Samples of all processes, in a file and as curves.
 struct Sampler {
     began: Instant,
@@ -206,7 +192,7 @@ fn soak() {
     fill(&servers.doors());
     let mut rng = StdRng::seed_from_u64(seed);
     let spared = servers.count() - 1;
-    let mut nemesis = Nemesis::new(seed, &KINDS).sparing(spared);
+    let mut nemesis = Nemesis::new(seed, &Fault::OF_ONE).sparing(spared);
     let mut report = Report {
         seed,
         sampler: Sampler::new(&directory.join("soak.csv")),
